@@ -1,0 +1,40 @@
+"""CoAtNet Search: which CoAtNet layout to train in full, at which size, for the data that you will have.
+
+Names are resolved on first use (PEP 562), so that ``coatnet-search --help`` imports neither torch nor Ray.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Arch": "arch",
+    "Stage": "arch",
+    "Stem": "arch",
+    "Head": "arch",
+    "Budget": "arch",
+    "Trial": "arch",
+    "load_arch": "family",
+    "build": "build",
+    "cost": "cost",
+    "load_space": "space",
+    "load_study": "study",
+    "run_study": "run",
+    "read_record": "record",
+    "pareto_front": "analyse",
+}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'coatnet_search' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"coatnet_search.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
