@@ -1,0 +1,59 @@
+"""PLUGIN how the next candidates are chosen: one file and one line in ``STRATEGIES`` each.
+
+A strategy is a dataclass, whose fields are its options, with a method ``suggest`` (see ``problem.Strategy``). It sees
+candidates, costs and metrics, never a network, so that the same strategy runs on a published table of trained networks.
+Third parties add lines by the entry point group ``coatnet_search.strategies`` (name = strategy, object = its class).
+"""
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+from typing import Any
+
+from coatnet_search.blocks import Scalar
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.strategies.problem import Known, Limit, Problem, Strategy, Suggestion, look_back
+
+__all__ = ["STRATEGIES", "Known", "Limit", "Problem", "Strategy", "Suggestion", "look_back", "make_strategy", "menu"]
+
+STRATEGIES: dict[str, str] = {
+    "grid": "coatnet_search.strategies.grid:Grid",
+    "nsga2": "coatnet_search.strategies.nsga2:NSGA2",
+    "random": "coatnet_search.strategies.random:Random",
+    "tpe": "coatnet_search.strategies.tpe:TPE",
+}
+
+
+@functools.cache
+def menu() -> dict[str, str]:
+    """The built-in strategies and those that installed packages add, each as ``package.module:Class``."""
+    added = {point.name: point.value for point in importlib.metadata.entry_points(group="coatnet_search.strategies")}
+    return {**added, **STRATEGIES}
+
+
+def make_strategy(name: str, **options: Scalar) -> Strategy:
+    """The strategy of this name with these options. Raises InputError for what is unknown or out of range."""
+    if name not in menu():
+        raise InputError(unknown("strategy", name, menu()))
+    module, _, attribute = menu()[name].partition(":")
+    cls: Any = getattr(importlib.import_module(module), attribute)
+    fields = {field.name: field.default for field in dataclasses.fields(cls)}
+    for option, value in options.items():
+        if option not in fields:
+            known = unknown("option", option, fields) if fields else f"takes no options, got {option!r}"
+            raise InputError(f"strategy {name}: {known}")
+        _check(f"strategy {name}: {option}", value, fields[option])
+    try:
+        made: Strategy = cls(**options)
+    except InputError as error:
+        raise InputError(f"strategy {name}: {error}") from None
+    return made
+
+
+def _check(place: str, value: Scalar, default: Any) -> None:
+    """An option has the type of its default; a whole number will do for a fraction."""
+    kind = type(default)
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise InputError(f"{place}: expected {words[kind]}, got {value!r}")

@@ -1,0 +1,82 @@
+"""Legal candidates that no trial has: drawn, enumerated, or walked to where limits are tight."""
+
+import heapq
+import itertools
+from collections.abc import Collection, Iterator
+
+import numpy as np
+
+from coatnet_search.strategies.problem import Key, Known, Problem, Row
+
+ENUMERABLE = 20_000  # combinations; about a second of looking
+LOOKS = 10_000  # random combinations that are looked at before a draw is given up
+_WALKS, _STEPS = 16, 150  # searches from the least violations, and combinations that each looks at
+
+
+def every(problem: Problem) -> list[Known]:
+    """Every legal candidate once, in the order of the choices. Only for a size of at most ENUMERABLE."""
+    assert problem.size <= ENUMERABLE
+    found: dict[Key, Known] = {}
+    for row in itertools.product(*map(range, problem.sizes)):
+        known = problem.look(row)
+        if known.legal:
+            found.setdefault(known.key, known)
+    return list(found.values())
+
+
+def random_row(problem: Problem, rng: np.random.Generator) -> Row:
+    return tuple(int(place) for place in rng.integers(0, problem.sizes)) if problem.sizes else ()
+
+
+def neighbour(problem: Problem, row: Row, rng: np.random.Generator) -> Row:
+    """The row with one dimension, that has several choices, changed."""
+    movable = [place for place, size in enumerate(problem.sizes) if size > 1]
+    if not movable:
+        return row
+    place = movable[int(rng.integers(len(movable)))]
+    shift = int(rng.integers(1, problem.sizes[place]))
+    return (*row[:place], (row[place] + shift) % problem.sizes[place], *row[place + 1 :])
+
+
+def draw(problem: Problem, rng: np.random.Generator, count: int, taken: Collection[Key]) -> list[Known]:
+    """Up to ``count`` different legal candidates outside ``taken``, at random; fewer where no more are found.
+
+    Combinations are drawn until enough are legal. Where that fails a small space is enumerated, so that none is
+    missed; in a large one, searches walk from the drawn combinations towards the limits.
+    """
+    found: dict[Key, Known] = {}
+    if count <= 0:
+        return []
+    near: list[tuple[float, int, Row]] = []
+    looks = min(LOOKS, 20 * count + 4 * problem.size) if problem.size <= ENUMERABLE else LOOKS
+    for turn in range(looks):
+        known = problem.look(random_row(problem, rng))
+        if known.legal and known.key not in taken:
+            found.setdefault(known.key, known)
+            if len(found) == count:
+                return list(found.values())
+        elif 0 < known.violation < np.inf:
+            near.append((known.violation, turn, known.row))
+    more = _rest(problem, rng) if problem.size <= ENUMERABLE else _walked(problem, rng, near)
+    for known in more:
+        if len(found) == count:
+            break
+        if known.key not in taken:
+            found.setdefault(known.key, known)
+    return list(found.values())
+
+
+def _rest(problem: Problem, rng: np.random.Generator) -> list[Known]:
+    legal = every(problem)
+    return [legal[place] for place in rng.permutation(len(legal))]
+
+
+def _walked(problem: Problem, rng: np.random.Generator, near: list[tuple[float, int, Row]]) -> Iterator[Known]:
+    """Legal candidates on walks that never go further from the limits, from the combinations nearest to them."""
+    for violation, _, row in heapq.nsmallest(_WALKS, near):
+        for _ in range(_STEPS):
+            known = problem.look(neighbour(problem, row, rng))
+            if known.violation <= violation:
+                violation, row = known.violation, known.row
+                if known.legal:
+                    yield known

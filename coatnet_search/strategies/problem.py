@@ -1,0 +1,219 @@
+"""What a strategy is asked: the choices, what is known before a trial, and what trials have shown. No torch here."""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from coatnet_search.arch import Candidate, Trial
+from coatnet_search.blocks import Scalar
+from coatnet_search.errors import InputError
+
+Direction = Literal["min", "max"]
+Limit = float | Sequence[float | None]
+Row = tuple[int, ...]  # a candidate as the position of each value among its dimension's choices
+Key = frozenset[tuple[str, Scalar]]
+RISING = ("val_top1", "val_top5", "train_top1", "throughput_images_per_s", "train_images_per_s")  # more is better
+_REMEMBERED = 100_000  # candidates whose legality is kept; a candidate takes about 1 KB
+
+
+class Suggestion(dict[str, Scalar]):
+    """A canonical candidate; ``attributes`` (plain JSON) is what its strategy wants to find in ``Trial.attributes``."""
+
+    def __init__(self, candidate: Candidate, attributes: Mapping[str, Any] | None = None) -> None:
+        super().__init__(candidate)
+        self.attributes: dict[str, Any] = dict(attributes or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A canonical candidate with what is known of it before any trial.
+
+    ``violation`` is 0 where it may be tried, infinite where it cannot be built, and otherwise the sum, over exact
+    metrics outside their limits, of the distance to the limit relative to the limit.
+    """
+
+    candidate: Candidate
+    key: Key
+    row: Row
+    exact: Mapping[str, float]
+    violation: float
+
+    @property
+    def legal(self) -> bool:
+        return self.violation == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is searched. ``canonical`` returns a candidate with the same dimensions; ``problems`` takes a canonical one.
+
+    ``exact`` returns the metrics that are known of any legal candidate without a trial. A number in ``limits`` bounds
+    a metric from above, or from below where more is better; a pair is [low, high], either of which may be None.
+    Raises InputError for a dimension without values and an objective without a direction.
+    """
+
+    choices: Mapping[str, Sequence[Scalar]]
+    objectives: Mapping[str, Direction]
+    exact: Callable[[Candidate], Mapping[str, float]] = lambda candidate: {}
+    problems: Callable[[Candidate], Sequence[str]] = lambda candidate: []
+    canonical: Callable[[Candidate], Candidate] = lambda candidate: candidate
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    _memo: dict[Row, Known] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, values in self.choices.items():
+            if not values:
+                raise InputError(f"dimension {name} has no values; give it at least one")
+        if not self.objectives:
+            raise InputError("no objectives; name at least one metric with min or max")
+        for name, direction in self.objectives.items():
+            if direction not in ("min", "max"):
+                raise InputError(f"objective {name}: expected min or max, got {direction!r}")
+        _ = self.bounds
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.choices)
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of choices of each dimension."""
+        return tuple(len(values) for values in self.choices.values())
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The number of combinations, legal or not."""
+        return math.prod(self.sizes)
+
+    @functools.cached_property
+    def signs(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """What turns objectives into losses: 1 where less is better, -1 where more is."""
+        return np.array([1.0 if direction == "min" else -1.0 for direction in self.objectives.values()])
+
+    @functools.cached_property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """``limits`` as (low, high), infinite where there is none."""
+        return {name: self._bound(name, limit) for name, limit in self.limits.items()}
+
+    def _bound(self, name: str, limit: Limit) -> tuple[float, float]:
+        if isinstance(limit, (int, float)):
+            rising = self.objectives.get(name) == "max" or (name in RISING and name not in self.objectives)
+            return (float(limit), math.inf) if rising else (-math.inf, float(limit))
+        if not isinstance(limit, (list, tuple)) or len(limit) != 2:
+            raise InputError(f"limit of {name}: expected a number or [low, high], got {limit!r}")
+        low, high = limit
+        return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+
+    def excess(self, metrics: Mapping[str, float | None]) -> dict[str, float]:
+        """How far each limited metric that is known lies outside its limits, relative to the limit; 0 inside."""
+        found = {}
+        for name, (low, high) in self.bounds.items():
+            value = metrics.get(name)
+            if value is not None and math.isfinite(value):
+                short, over = max(0.0, low - value), max(0.0, value - high)
+                found[name] = short / (abs(low) or 1.0) if short else over / (abs(high) or 1.0)
+        return found
+
+    @functools.cached_property
+    def _places(self) -> list[dict[Scalar, int]]:
+        return [{value: place for place, value in enumerate(values)} for values in self.choices.values()]
+
+    def row(self, candidate: Candidate) -> Row:
+        """Positions among the choices; a value that is none of them is one beyond the last."""
+        return tuple(
+            place.get(candidate[name], len(place)) if name in candidate else len(place)
+            for name, place in zip(self.names, self._places, strict=True)
+        )
+
+    def look(self, row: Iterable[int]) -> Known:
+        """What is known of the candidate with these choices, after ``canonical``; cheap when asked again."""
+        raw = tuple(int(place) for place in row)
+        known = self._memo.get(raw)
+        if known is None:
+            parts = zip(self.choices.items(), raw, strict=True)
+            candidate = {name: values[place] if place < len(values) else values[0] for (name, values), place in parts}
+            known = self.know(candidate)
+            if len(self._memo) >= _REMEMBERED:
+                self._memo.clear()
+            self._memo[raw] = self._memo.setdefault(known.row, known)
+        return self._memo[raw]
+
+    def know(self, candidate: Candidate) -> Known:
+        """As ``look``, of a candidate given by its values."""
+        plain = dict(self.canonical(candidate))
+        exact: Mapping[str, float] = {}
+        violation = math.inf
+        if not self.problems(plain):
+            exact = self.exact(plain)
+            violation = sum(self.excess(exact).values())
+        return Known(plain, frozenset(plain.items()), self.row(plain), exact, violation)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A trial as strategies see it. ``losses``: every objective, the less the better, where the trial is ``done``."""
+
+    known: Known
+    state: Literal["done", "stopped", "running", "failed"]
+    losses: tuple[float, ...]
+    excess: Mapping[str, float]  # of every limited metric that is known, measured ones too
+    metrics: Mapping[str, float | None]
+    attributes: Mapping[str, Any]
+
+
+def _fidelity(trial: Trial) -> tuple[Any, ...]:
+    """What two trials must share to be compared; seed and draw are what replicates differ by."""
+    budget = trial.budget
+    return (budget.epochs, budget.num_images or math.inf, budget.image_size or 0) if budget else (0, 0, 0)
+
+
+def look_back(problem: Problem, history: Sequence[Trial]) -> list[Seen]:
+    """The trials of this space, in order. A done trial without a finite number for every objective counts as failed.
+
+    Where done trials have several budgets, those of the most frequent one (of equals, the largest) are done and the
+    others stopped, because fidelities do not mix. Trials whose candidate has other dimensions are left out.
+    """
+    counts = Counter(_fidelity(trial) for trial in history if trial.state == "done")
+    full = max(counts, key=lambda fidelity: (counts[fidelity], fidelity), default=None)
+    dimensions = set(problem.names)
+    return [
+        _seen(problem, trial, same_budget=_fidelity(trial) == full)
+        for trial in history
+        if set(trial.candidate) == dimensions
+    ]
+
+
+def _seen(problem: Problem, trial: Trial, *, same_budget: bool) -> Seen:
+    row = problem.row(trial.candidate)
+    inside = all(place < size for place, size in zip(row, problem.sizes, strict=True))
+    known = problem.look(row) if inside else problem.know(trial.candidate)
+    metrics = {**trial.metrics, **known.exact}
+    state: Literal["done", "stopped", "running", "failed"] = "failed"
+    losses: tuple[float, ...] = ()
+    if trial.state in ("pending", "running", "paused"):
+        state = "running"
+    elif trial.state == "stopped" or (trial.state == "done" and not same_budget):
+        state = "stopped"
+    elif trial.state == "done":
+        values = [metrics.get(name) for name in problem.objectives]
+        if all(value is not None and math.isfinite(value) for value in values):
+            state = "done"
+            losses = tuple(
+                float(sign * value) for sign, value in zip(problem.signs, values, strict=True) if value is not None
+            )
+    return Seen(known, state, losses, problem.excess(metrics), metrics, trial.attributes)
+
+
+class Strategy(Protocol):
+    """How the next candidates are chosen: a function of (problem, history, rng) and of its options."""
+
+    def suggest(
+        self, problem: Problem, history: Sequence[Trial], rng: np.random.Generator, count: int
+    ) -> list[Suggestion]:
+        """At most ``count`` legal, canonical, distinct candidates that no trial has; fewer where no more are found."""
+        ...
