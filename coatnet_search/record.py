@@ -1,0 +1,202 @@
+"""The record of a study, folded: events -> trials -> a table with one row a trial.
+
+The record is the only truth about a study. ``journal.py`` has its file; this file says what the events mean.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from coatnet_search.arch import Arch, Budget, Failure, Trial
+from coatnet_search.journal import Event, Record, driver_lock, encode, now, read_events, record_path, scan, uncollected
+
+__all__ = [
+    "Event", "Record", "driver_lock", "encode", "fold", "fold_rows", "now", "read_events", "read_record", "read_trials",
+    "record_path", "scan",
+]  # fmt: skip
+
+METRICS = ("params", "macs", "activations", "val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1",
+           "throughput_images_per_s", "throughput_images_per_s_spread")  # fmt: skip
+BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
+_DESCRIBED = ("key", "candidate", "arch", "arch_id", "layout", "budget", "origin")
+
+Row = dict[str, Any]
+
+
+def _new_row(number: int) -> Row:
+    return {
+        "number": number, "key": None, "state": "pending", "candidate": None, "arch": None, "arch_id": None,
+        "layout": None, "budget": {}, "origin": None, "exact": {}, "metrics": {}, "attributes": {}, "curve": {},
+        "failure": None, "device": None, "timings": {}, "started_at": None, "ended_at": None,
+    }  # fmt: skip
+
+
+def _describe(row: Row, event: Event) -> None:
+    for name in _DESCRIBED:
+        if event.get(name) is not None:
+            row[name] = event[name]
+    row["attributes"] = {**row["attributes"], **(event.get("attributes") or {})}
+
+
+def _reopen(row: Row) -> None:
+    row.update(state="running", failure=None, metrics=row["exact"], timings={}, ended_at=None)
+
+
+def _started(row: Row, event: Event) -> None:
+    if row["key"] not in (None, event.get("key")):
+        row.update(_new_row(row["number"]))  # the number was given again to other work
+    _describe(row, event)
+    row["exact"] = event.get("metrics") or {}
+    row["started_at"] = row["started_at"] or event["time"]
+    _reopen(row)
+
+
+def _report(row: Row, event: Event) -> None:
+    metrics = event["metrics"]
+    row["key"] = row["key"] or event.get("key")
+    row["curve"][metrics.get("epoch", len(row["curve"]) + 1)] = metrics  # an epoch that is trained again replaces it
+
+
+def _terminal(row: Row, event: Event) -> None:
+    _describe(row, event)
+    row["state"], row["ended_at"], row["failure"] = event["state"], event["time"], event.get("failure")
+    row["metrics"] = {**row["exact"], **(event.get("metrics") or {})}
+    row["device"], row["timings"] = event.get("device"), event.get("timings") or {}
+
+
+def _damaged(row: Row, _event: Event) -> None:
+    _reopen(row)
+
+
+_APPLY = {"started": _started, "report": _report, "terminal": _terminal, "damaged": _damaged}
+
+
+def _curve(row: Row) -> list[Mapping[str, float]]:
+    epochs = row["curve"]
+    return [epochs[epoch] for epoch in sorted(epochs)]
+
+
+def fold_rows(events: Iterable[Event]) -> list[Row]:
+    """One plain row a trial, in order of number. A trial whose candidate was lost with a damaged line has none."""
+    rows: dict[int, Row] = {}
+    for event in events:
+        apply, number = _APPLY.get(event["event"]), event.get("number")
+        if apply is None or number is None:
+            continue
+        row = rows.get(number)
+        if row is None:
+            row = rows[number] = _new_row(number)
+        apply(row, event)
+    kept = [rows[number] for number in sorted(rows) if rows[number]["candidate"] is not None]
+    for row in kept:
+        top1 = row["metrics"].get("val_top1")
+        if top1 is not None and row["metrics"].get("error") is None:
+            row["metrics"] = {**row["metrics"], "error": 1 - top1}
+    return kept
+
+
+def fold(events: Iterable[Event]) -> list[Trial]:
+    """Trials in order of number. Running ones carry exact costs only: what they reported so far is their curve."""
+    archs: dict[str, Arch] = {}
+
+    def arch(row: Row) -> Arch | None:
+        if row["arch"] is None:
+            return None
+        name = row["arch_id"] or str(row["arch"])
+        if name not in archs:
+            archs[name] = Arch.from_dict(row["arch"])
+        return archs[name]
+
+    return [
+        Trial(
+            row["candidate"],
+            row["metrics"],
+            row["state"],
+            number=row["number"],
+            key=row["key"],
+            arch=arch(row),
+            budget=Budget(**row["budget"]) if row["budget"] else None,
+            curve=tuple(_curve(row)),
+            attributes=row["attributes"],
+            failure=Failure(**row["failure"]) if row["failure"] else None,
+            device=row["device"],
+            timings=row["timings"],
+        )
+        for row in fold_rows(events)
+    ]
+
+
+def read_trials(run: str | Path) -> list[Trial]:
+    """The trials of a RUN folder or of a ``trials.jsonl``, in order of number; an absent record has none."""
+    return fold(read_events(run))
+
+
+def _numbers(values: Sequence[Any]) -> "pd.Series[Any]":
+    """Whole numbers stay whole where none is missing; what is missing is NaN; other things stay what they are."""
+    try:
+        return pd.Series(pd.to_numeric(pd.Series(values, dtype=object)))
+    except (ValueError, TypeError):
+        return pd.Series(values, dtype=object)
+
+
+def _names(rows: Sequence[Row], part: str, first: Sequence[str]) -> list[str]:
+    found = {name for row in rows for name in row[part]}
+    return [*first, *sorted(found - set(first))]
+
+
+def _times(rows: Sequence[Row], name: str) -> "pd.Series[Any]":
+    return pd.Series(pd.to_datetime([row[name] for row in rows], format="ISO8601", utc=True))
+
+
+def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
+    """The documented table of folded rows; see ``read_record``."""
+    columns: dict[str, Any] = {}
+    for name in ("number", "key", "state", "arch_id", "layout", "candidate"):
+        columns[name] = pd.Series([row[name] for row in rows], dtype=int if name == "number" else object)
+    for name in _names(rows, "metrics", METRICS):
+        columns[name] = _numbers([row["metrics"].get(name) for row in rows])
+    for name in BUDGET:
+        columns[name] = _numbers([row["budget"].get(name) for row in rows])
+    columns["epoch"] = _numbers([max(row["curve"], default=None) for row in rows])
+    columns["device"] = pd.Series([row["device"] for row in rows], dtype=object)
+    for name in ("kind", "message"):
+        columns[f"failure_{name}"] = pd.Series([(row["failure"] or {}).get(name) for row in rows], dtype=object)
+    for name in _names(rows, "timings", ("wall_s",)):
+        columns.setdefault(name, _numbers([row["timings"].get(name) for row in rows]))
+    columns["origin"] = pd.Series([row["origin"] for row in rows], dtype=object)
+    columns |= {name: _times(rows, name) for name in ("started_at", "ended_at")}
+    columns["curve"] = pd.Series([_curve(row) for row in rows], dtype=object)
+    for name in ("arch", "attributes"):
+        columns[name] = pd.Series([row[name] for row in rows], dtype=object)
+    return pd.DataFrame(columns)
+
+
+def study_of(run: Path) -> dict[str, Any]:
+    """What RUN/study.yaml says; empty where there is none."""
+    file = (run if run.is_dir() else run.parent) / "study.yaml"
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_record(run: str | Path) -> pd.DataFrame:
+    """A table with one row a trial, in order of number; a number that is missing is NaN.
+
+    Columns: number, key, state, arch_id, layout, candidate (dict); metrics: params, macs, activations, val_top1,
+    val_top5, val_loss, error, train_loss, train_top1, throughput_images_per_s and its _spread, then all others by name;
+    the budget: epochs, num_images, image_size, seed, draw; epoch (the last that was reported), device, failure_kind,
+    failure_message, wall_s and other timings in seconds, origin, started_at, ended_at (UTC), curve (list of dicts, one
+    an epoch), arch (dict), attributes (dict). ``attrs`` has ``run`` and ``study`` (its name).
+
+    Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions.
+    """
+    path = record_path(run)
+    with uncollected():
+        frame = frame_of(fold_rows(read_events(path)))
+    frame.attrs.update(run=str(path.parent), study=study_of(path.parent).get("name") or path.parent.name)
+    return frame
