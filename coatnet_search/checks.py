@@ -1,0 +1,259 @@
+"""What one key of a study or space file may hold: functions from a plain value to the checked one. No pydantic.
+
+Each raises Misplaced with the place inside the value that is wrong, so that a message names line and key.
+"""
+
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from coatnet_search.arch import Head, Stem, digest
+from coatnet_search.blocks import Scalar, block_name, menu
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.limits import Limit
+from coatnet_search.yaml_text import KeyPath, number_in_yaml, show
+
+EXACT_COSTS = ("params", "macs", "activations")
+Choice = Scalar | tuple[Scalar, ...]
+_STAGE: dict[str, Scalar] = {
+    "block": "C",
+    "depth": 1,
+    "width": 1,
+    "stride": 1,
+}  # a value of each one's type
+_LEAST = {"depth": 0, "width": 1, "stride": 1}  # depth 0: the stage is absent
+
+
+class Misplaced(InputError):
+    """A mistake inside a value: ``at`` is the path from the value to the part that is wrong."""
+
+    def __init__(self, message: str, at: KeyPath = ()) -> None:
+        super().__init__(message)
+        self.at = at
+
+
+def wrong(expected: str, value: object) -> str:
+    """One line: what was expected, what came, and what to write where YAML is the cause."""
+    hint = ""
+    if isinstance(value, str) and "number" in expected:
+        number = number_in_yaml(value)
+        hint = f", which YAML reads as text; write {number}" if number else ""
+    elif "text" in expected and isinstance(value, bool):
+        hint = "; YAML reads yes, no, on and off as true and false; put text in quotes"
+    elif "text" in expected and isinstance(value, (int, float)):
+        hint = "; put it in quotes"
+    return f"expected {expected}, got {show(value)}{hint}"
+
+
+def scalar(value: object) -> Scalar:
+    """A constant: a number, text, or true/false. Text that is a number to everyone but YAML is an error."""
+    if not isinstance(value, (str, int, float)):
+        raise Misplaced(wrong("a number, text, or true/false", value))
+    if isinstance(value, str) and number_in_yaml(value):
+        raise Misplaced(wrong("a number", value))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Misplaced(wrong("a finite number", value))
+    return value
+
+
+def choice(value: object) -> Choice:
+    """A constant, or a list of different constants: a dimension of the search."""
+    if not isinstance(value, (list, tuple)):
+        return scalar(value)
+    if not value:
+        raise Misplaced("expected at least one value to choose from, got an empty list")
+    found: list[Scalar] = []
+    for place, part in enumerate(value):
+        try:
+            one = scalar(part)
+        except Misplaced as error:
+            raise Misplaced(str(error), (place,)) from None
+        if one in found:
+            raise Misplaced(f"expected different values, got {show(one)} a second time; remove it", (place,))
+        found.append(one)
+    return tuple(found)
+
+
+def sizes(value: object) -> int | tuple[int, ...]:
+    """A choice of whole numbers of at least 1."""
+    chosen = choice(value)
+    wholes = [_whole(part, 1, at) for at, part in _parts(chosen)]
+    return tuple(wholes) if isinstance(chosen, tuple) else wholes[0]
+
+
+def share(value: float) -> float:
+    """A part of a device as Ray counts them: a fraction of one, or whole ones."""
+    if value > 1 and not float(value).is_integer():
+        raise Misplaced(f"expected a fraction below 1 or a whole number, got {value:g}")
+    return value
+
+
+def limit(value: object) -> Limit:
+    """One bound as a number, or [low, high] of which one may be null."""
+    if not isinstance(value, (list, tuple)):
+        return _bound(value, ())
+    if len(value) != 2 or value == [None, None]:
+        raise Misplaced("expected a number, or a pair [low, high] of which one may be null")
+    low, high = (None if bound is None else _bound(bound, (place,)) for place, bound in enumerate(value))
+    if low is not None and high is not None and low > high:
+        raise Misplaced(f"expected [low, high], got {low:g} above {high:g}; exchange them")
+    return low, high
+
+
+def exact_limits(value: object) -> dict[str, Limit]:
+    """Limits that follow from an architecture alone."""
+    checked = {}
+    for key, bound in _mapping(value).items():
+        if key not in EXACT_COSTS:
+            raise Misplaced(unknown("exact cost", key[:60], EXACT_COSTS), (key,))
+        try:
+            checked[key] = limit(bound)
+        except Misplaced as error:
+            raise Misplaced(str(error), (key, *error.at)) from None
+    return checked
+
+
+def stem(value: object) -> dict[str, Choice]:
+    """Choices of ``arch.Stem``'s fields."""
+    checked = _choices(value, "a stem", _defaults(Stem))
+    for at, key, part in _each(checked):
+        try:
+            Stem(**{"kind": "patch", key: part})  # type: ignore[arg-type]  # a patch takes any stride: one key at a time
+        except InputError as error:
+            raise Misplaced(str(error), at) from None
+    return checked
+
+
+def stage(value: object) -> dict[str, Choice]:
+    """Choices for one stage: block, depth, width, stride, and whatever options its blocks have."""
+    given = _mapping(value)
+    for key in ("block", "depth", "width"):
+        if key not in given:
+            raise Misplaced("this key is missing; add it (a value, or a list to choose from)", (key,))
+    blocks = _blocks(_choices({"block": given["block"]}, "a stage", _STAGE)["block"])
+    options = {key: default for name in reversed(blocks) for key, default in menu()[name].options.items()}
+    checked = _choices(given, f"a stage of {' or '.join(blocks)}", {**_STAGE, **options})
+    for at, key, part in _each(checked):
+        if key in _LEAST:
+            _whole(part, _LEAST[key], at)
+        if key == "stride" and part not in (1, 2):
+            raise Misplaced(wrong("1 or 2", part), at)
+        allowed = [menu()[name].values[key] for name in blocks if key in menu()[name].values]
+        if allowed and not any(part in values for values in allowed):
+            raise Misplaced(wrong(f"one of {', '.join(map(str, allowed[0]))}", part), at)
+    return checked
+
+
+def head(value: object) -> dict[str, Scalar]:
+    """Constants for ``arch.Head``'s fields."""
+    for key, part in _mapping(value).items():
+        if isinstance(part, (list, tuple)):
+            raise Misplaced("expected one value, got a list; the head is not searched", (key,))
+    return _choices(value, "a head", _defaults(Head))  # type: ignore[return-value]
+
+
+def recipe(value: object) -> dict[str, Choice]:
+    """A recipe's name and what replaces its values."""
+    return _choices(value, "a recipe", None)
+
+
+def tracking_uri(value: str) -> str:
+    """A URI without password: studies are copied, committed and shown. The message must not repeat it."""
+    try:
+        secret = urlsplit(value).password
+    except ValueError:
+        raise Misplaced("expected a URI such as sqlite:///runs/mlflow.db or http://127.0.0.1:5000") from None
+    if secret is not None:
+        raise Misplaced("expected a URI without password; give it by MLFLOW_TRACKING_USERNAME and _PASSWORD")
+    return value
+
+
+def safe_name(text: str) -> str:
+    """A study's name as a folder name: itself if it is letters, digits, ``.``, ``_``, ``-`` and at most 64 long.
+
+    Otherwise a slug that ends with six digits of the text's hash, so that two names stay two folders. Raises InputError
+    where nothing readable is left.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text) and not text.endswith("."):
+        return text
+    if not any(char.isalnum() for char in text):
+        raise InputError(f"expected a study name with letters or digits, got {show(text)}; rename the file")
+    slug = re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-_")[:48].rstrip("-_")
+    return f"{slug or 'study'}-{digest(text, 6)}"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Misplaced(wrong("a mapping (key: value)", value))
+    return value
+
+
+def _choices(value: object, what: str, defaults: Mapping[str, Scalar] | None) -> dict[str, Choice]:
+    """Every value a choice of its default's type, every key one of the known ones (any, where None are named)."""
+    checked = {}
+    for key, part in _mapping(value).items():
+        if defaults is not None and key not in defaults:
+            raise Misplaced(unknown(f"key of {what}", key[:60], defaults), (key,))
+        try:
+            checked[key] = choice(part)
+            for at, one in _parts(checked[key]):
+                if defaults is not None:
+                    _same_type(defaults[key], one, at)
+        except Misplaced as error:
+            raise Misplaced(str(error), (key, *error.at)) from None
+    return checked
+
+
+def _same_type(default: Scalar, value: Scalar, at: KeyPath) -> None:
+    kinds: tuple[type, ...] = (int, float)
+    expected = "a number"
+    if isinstance(default, (bool, str)):
+        kinds, expected = (type(default),), "true or false" if isinstance(default, bool) else "text"
+    if not isinstance(value, kinds) or isinstance(value, bool) is not isinstance(default, bool):
+        raise Misplaced(wrong(expected, value), at)
+
+
+def _whole(value: Scalar, least: int, at: KeyPath) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise Misplaced(wrong(f"a whole number of at least {least}", value), at)
+    return value
+
+
+def _bound(value: object, at: KeyPath) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise Misplaced(wrong("a number", value), at)
+    return float(value)
+
+
+def _blocks(chosen: Choice) -> list[str]:
+    """The full names of the blocks that a stage chooses from."""
+    names = []
+    for at, part in _parts(chosen):
+        try:
+            names.append(block_name(str(part)))
+        except InputError as error:
+            raise Misplaced(str(error), ("block", *at)) from None
+        if names[-1] in names[:-1]:
+            raise Misplaced(f"expected different blocks, got {part} a second time; remove it", ("block", *at))
+    return names
+
+
+def _parts(chosen: Choice) -> Iterator[tuple[KeyPath, Scalar]]:
+    """Each value of a choice with its place in it."""
+    if isinstance(chosen, tuple):
+        yield from (((place,), part) for place, part in enumerate(chosen))
+    else:
+        yield (), chosen
+
+
+def _each(checked: Mapping[str, Choice]) -> Iterator[tuple[KeyPath, str, Scalar]]:
+    for key, chosen in checked.items():
+        yield from (((key, *at), key, part) for at, part in _parts(chosen))
+
+
+def _defaults(cls: type[Stem | Head]) -> dict[str, Scalar]:
+    return {found.name: typing.cast(Scalar, found.default) for found in dataclasses.fields(cls)}

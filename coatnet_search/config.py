@@ -1,0 +1,303 @@
+"""YAML in, frozen dataclasses out; every mistake is one line with file, line and key. Alone in using pydantic.
+
+``read_document("studies/x.yaml").parse(StudyFile)``. The text below a key is its documentation here and its description
+in the exported JSON Schema. In a space, a scalar is a constant and a list is a dimension of the search.
+"""
+
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Strict,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+
+from coatnet_search import checks
+from coatnet_search.blocks import Scalar
+from coatnet_search.checks import Misplaced, safe_name, wrong
+from coatnet_search.document import Source, dump, read_source
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.limits import Limit as AnyLimit
+from coatnet_search.yaml_text import KeyPath
+
+__all__ = [
+    "ChooseSpec",
+    "DataSpec",
+    "Document",
+    "Resources",
+    "SearchSpec",
+    "SpaceFile",
+    "StudyFile",
+    "TrackingSpec",
+    "dump",
+    "json_schema",
+    "read_document",
+    "safe_name",
+]  # fmt: skip
+
+T = TypeVar("T")
+_NAME, _INLINE = "<name>", "<inline>"  # marks of the two forms of ``space``; no key of a file has brackets
+_FORM = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _whole(value: object) -> object:
+    """1.0e+4 is a whole number too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Count = Annotated[int, Strict(), Field(ge=1), BeforeValidator(_whole)]
+CountOrZero = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_whole)]
+Number = Annotated[float, Strict()]
+Text = Annotated[str, Strict(), Field(min_length=1)]
+Switch = Annotated[bool, Strict()]
+Share = Annotated[float, Strict(), Field(ge=0), AfterValidator(checks.share)]
+Constant = Annotated[Scalar, PlainValidator(checks.scalar, json_schema_input_type=Scalar)]
+Choice = Annotated[checks.Choice, PlainValidator(checks.choice, json_schema_input_type=Scalar | list[Scalar])]
+Choices = Mapping[str, Choice]
+Sizes = Annotated[int | tuple[int, ...], PlainValidator(checks.sizes, json_schema_input_type=int | list[int])]
+Limit = Annotated[AnyLimit, PlainValidator(checks.limit, json_schema_input_type=AnyLimit)]
+Stem = Annotated[Choices, PlainValidator(checks.stem, json_schema_input_type=Choices)]
+Stage = Annotated[Choices, PlainValidator(checks.stage, json_schema_input_type=Choices)]
+Head = Annotated[Mapping[str, Scalar], PlainValidator(checks.head, json_schema_input_type=dict[str, Scalar])]
+Recipe = Annotated[Choices, PlainValidator(checks.recipe, json_schema_input_type=Choices)]
+ExactLimits = Annotated[
+    Mapping[str, AnyLimit],
+    PlainValidator(checks.exact_limits, json_schema_input_type=dict[Literal["params", "macs", "activations"], Limit]),
+]
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class SpaceFile:
+    """A space: what may be chosen. A scalar is a constant, a list is a dimension."""
+
+    description: Annotated[str, Strict()] = ""
+    """One line for people: what the space is for."""
+    image_size: Sizes
+    """Side of the input in pixels; it defines what a network costs."""
+    in_channels: Count = 3
+    """Channels of an image; a study replaces it by its data's."""
+    num_classes: Count = 10
+    """Classes to tell apart; a study replaces it by its data's."""
+    stem: Stem = field(default_factory=dict)
+    """kind (conv or patch), depth in convolutions, width in channels, stride, bias, norm_eps, activation."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """Each: block (C, T or a full name), depth in blocks, width in channels, stride (1 or 2), the blocks' options."""
+    head: Head = field(default_factory=dict)
+    """hidden (true: a dense layer before the classifier), norm_eps."""
+    head_size: Sizes | None = None
+    """Channels of one attention head, for all stages; null: the block's own default."""
+    convolution_first: Switch = False
+    """The paper's rule: no convolution stage after an attention stage."""
+    limits: ExactLimits = field(default_factory=dict)
+    """Bounds of params, macs, activations: a number is the upper one; [low, high] both, of which one may be null."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """What is learned from, and how its validation split is made."""
+
+    name: Text
+    """The kind of data set: digits, parquet, image_folder, cifar10, cifar100."""
+    path: Text | None = None
+    """File or folder of the data; null where the kind needs none."""
+    val_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """Share of the training images that is held out for validation."""
+    seed: CountOrZero = 0
+    """Seed of the validation split."""
+    num_images: Count | None = None
+    """Train on a stratified subset of so many images, nested by size; null: on all."""
+    download: Switch = False
+    """Whether data that is not there may be downloaded."""
+    workers: CountOrZero = 0
+    """Processes that decode images; 0: the training process does."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """How candidates are chosen."""
+
+    strategy: Text = "nsga2"
+    """A name of the strategies' menu: random, grid, tpe, nsga2."""
+    trials: Count
+    """How many candidates are tried."""
+    seed: CountOrZero = 0
+    """Seed of the search; trial n draws from (seed, n)."""
+    options: Mapping[str, Constant] = field(default_factory=dict)
+    """The strategy's own options."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one trial occupies; a fraction lets trials share a device."""
+
+    cpus: Share = 1.0
+    """CPU cores of one trial."""
+    gpus: Share = 0.0
+    """GPUs of one trial."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class ChooseSpec:
+    """The rule by which finished trials become chosen architectures."""
+
+    limit: Mapping[str, Number] = field(default_factory=dict)
+    """Bounds that a chosen one keeps: costs from above, maximised metrics from below."""
+    top: Count = 3
+    """How many are chosen."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class TrackingSpec:
+    """Where MLflow mirrors the record."""
+
+    uri: Annotated[Text, AfterValidator(checks.tracking_uri)] | None = None
+    """Tracking URI, without password; null: a SQLite file under runs/."""
+    experiment: Text | None = None
+    """Name of the MLflow experiment; null: the study's name."""
+    enabled: Switch = True
+    """false: no mirror."""
+
+
+def _form_of_space(value: object) -> str:
+    return _INLINE if isinstance(value, dict) else _NAME
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class StudyFile:
+    """A study: one question, and all that it takes to answer it."""
+
+    question: Text
+    """What the study is to answer, in a sentence."""
+    space: Annotated[Annotated[Text, Tag(_NAME)] | Annotated[SpaceFile, Tag(_INLINE)], Discriminator(_form_of_space)]
+    """A bundled space's name, the path of a space file, or the space itself."""
+    data: DataSpec
+    """What is learned from."""
+    evaluate: Literal["trained", "measured"] = "trained"
+    """trained: each candidate is trained and scored; measured: its costs and speed alone."""
+    recipe: Recipe = field(default_factory=dict)
+    """How a candidate is trained: name, and what replaces the named recipe's values (epochs, batch_size, ...)."""
+    objectives: Annotated[Mapping[str, Literal["min", "max"]], Field(min_length=1)]
+    """Metric names and their direction: error, val_loss, macs, params, throughput_images_per_s, ..."""
+    measure: tuple[Text, ...] = ("throughput",)
+    """What is measured on the device for each trial."""
+    search: SearchSpec
+    """How candidates are chosen."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """Bounds on metrics: a number bounds costs from above, maximised metrics from below; a pair is [low, high]."""
+    resources: Resources = field(default_factory=Resources)
+    """What one trial occupies."""
+    choose: ChooseSpec = field(default_factory=ChooseSpec)
+    """Which finished trials become chosen architectures."""
+    tracking: TrackingSpec = field(default_factory=TrackingSpec)
+    """Where MLflow mirrors the record."""
+
+    def __post_init__(self) -> None:
+        if self.evaluate == "trained" and not isinstance(self.recipe.get("name"), str):
+            raise Misplaced("expected the name of a recipe, such as small-images", ("recipe", "name"))
+
+
+_FILES: dict[str, type] = {"study": StudyFile, "space": SpaceFile}
+
+
+class Document(Source):
+    """A YAML file that can be checked against one of the dataclasses above."""
+
+    def parse(self, cls: type[T]) -> T:
+        """The file as ``cls``; mappings are plain dicts, sequences tuples. Raises InputError for one mistake of it."""
+        try:
+            checked: T = _adapter(typing.cast(Any, cls)).validate_python(self.value)
+            return checked
+        except ValidationError as error:
+            found = [(self._place(one), one) for one in error.errors(include_url=False)]
+        # An unknown key comes first: it is often the missing one in another spelling. Then by line.
+        at, first = min(found, key=lambda pair: (pair[1]["type"] != _UNKNOWN, self.line(pair[0]) or 0))
+        raise self.error(at, _message(cls, at, first))
+
+    @staticmethod
+    def _place(fault: Any) -> KeyPath:
+        inner = fault.get("ctx", {}).get("error")
+        at = tuple(part for part in fault["loc"] if part not in (_NAME, _INLINE))
+        return (*at, *inner.at) if isinstance(inner, Misplaced) else at
+
+
+def read_document(path: str | Path, text: str | None = None) -> Document:
+    """Read a YAML file, or ``text``, whose name ``path`` then is: a study, a space, or free-form such as an arch.
+
+    Raises InputError, one line with file and line, for whatever is wrong with it; SetupError where it cannot be read.
+    """
+    source = read_source(path, text)
+    return Document(source.name, source.value, source.places)
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a file kind, ``study`` or ``space``, for editors and other tools."""
+    if kind not in _FILES:
+        raise InputError(unknown("kind of file", kind, _FILES))
+    schema = _adapter(_FILES[kind]).json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+_UNKNOWN = "unexpected_keyword_argument"
+_EXPECTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "some text",
+    "dict_type": "a mapping (key: value)",
+    "mapping_type": "a mapping (key: value)",
+    "dataclass_type": "a mapping (key: value)",
+    "tuple_type": "a list",
+    "too_short": "at least one entry",
+    "literal_error": "{expected}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "greater_than": "a number above {gt:g}",
+    "less_than": "a number below {lt:g}",
+}
+
+
+@functools.cache
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
+
+
+def _message(cls: type, at: KeyPath, fault: Any) -> str:
+    """What is wrong, in this project's words."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == _UNKNOWN:
+        return unknown("key", str(at[-1])[:60], _keys(cls, at[:-1]))
+    if kind == "missing":
+        return f"this key is missing; add it: {_keys(cls, at[:-1])[str(at[-1])]}"
+    return wrong(_EXPECTED[kind].format(**context), fault["input"])
+
+
+def _keys(cls: type, at: KeyPath) -> dict[str, str]:
+    """The keys that a dataclass within ``cls`` knows, with their documentation's first line."""
+    for part in at:
+        hint = typing.get_type_hints(cls)[str(part)]
+        cls = next(found for found in (hint, *typing.get_args(hint)) if is_dataclass(found))  # type: ignore[assignment]
+    properties = _adapter(cls).json_schema()["properties"]
+    return {key: value.get("description", "") for key, value in properties.items()}
