@@ -1,0 +1,205 @@
+"""The study's written rule -> chosen architectures, each with its reason.
+
+The rule: of the trials that are done and had the fullest budget, those that keep every limit; of these the front over
+the study's objectives; of the front the best in the first objective, ties by the next objectives, then by trial number.
+Where the front holds fewer than asked for, the trials behind it follow: the front of what is left, and so on. A network
+that was trained several times (seeds) is chosen once, as its best trial; different networks with equal objectives are
+all on the front.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+import pandas as pd
+import yaml
+
+from coatnet_search.analyse import BUDGET, as_costs, comparable, complete, join_words, metric_names, numbers, ranked
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.quantities import QUANTITIES, Sense, quantity, sense_of, show, show_difference
+
+RULE = "keep the limits, take the front, best first objective first; then the next fronts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """``rank`` from 1; ``row`` is the trial's row of the frame; ``front`` 1 is on the front, 2 the one behind it."""
+
+    rank: int
+    row: Mapping[str, Any]
+    reason: str
+    front: int
+    metrics: Mapping[str, float]
+
+
+def choose(
+    frame: pd.DataFrame, objectives: Mapping[str, Sense], limit: Mapping[str, float] | None = None, top: int = 3
+) -> list[Choice]:
+    """At most ``top`` choices by the rule above. A limit bounds costs from above and maximised metrics from below.
+
+    Raises InputError for unknown names, and where nothing can be chosen: no trial is comparable, or none keeps the
+    limits (the message names the nearest one).
+    """
+    limits = dict(limit or {})
+    rows = comparable(frame, objectives)
+    _check(frame, limits, top)
+    feasible = rows[_shortfall(rows, objectives, limits) <= 0]
+    if feasible.empty:
+        raise InputError(nothing_to_choose(frame, objectives, limits))
+    ordered = ranked(feasible, objectives)
+    ordered = ordered[~(ordered["arch_id"].duplicated() & ordered["arch_id"].notna())]
+    fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
+    order = np.argsort(fronts, kind="stable")[:top]
+    names = metric_names(frame)
+    best = ordered.iloc[order[0]]
+    chosen = []
+    for rank, place in enumerate(order, 1):
+        row, front = ordered.iloc[place], int(fronts[place])
+        others = int((fronts == 1).sum()), len(feasible)
+        reason = _reason(rank, row, best, front, objectives, limits, others)
+        metrics = {name: _plain(row[name]) for name in names if _known(row[name])}
+        chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics))
+    return chosen
+
+
+def nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
+    """Why ``choose`` finds nothing, as a sentence; where limits are the reason, the nearest trial is named."""
+    rows = comparable(frame, objectives)
+    if rows.empty:
+        counts = complete(frame)["state"].value_counts()
+        states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial"
+        return f"nothing to choose from: no trial is done with {join_words(list(objectives))} known ({states})"
+    shortfall = _shortfall(rows, objectives, limits)
+    if not np.isfinite(shortfall).any():
+        unmeasured = [name for name in limits if np.isnan(numbers(rows, name)).all()]
+        return f"no trial has a value for every limit ({join_words(unmeasured or list(limits))})"
+    row = rows.iloc[int(np.nanargmin(shortfall))]
+    values = join_words([f"{name} {show(name, row[name])}" for name in limits])
+    return (
+        f"no trial keeps {_limit_words(objectives, limits)}; the nearest is trial {row['number']} "
+        f"({row['layout']}, {values}), {100 * float(np.nanmin(shortfall)):.1f} % beyond; widen the limit"
+    )
+
+
+def _check(frame: pd.DataFrame, limits: Mapping[str, float], top: int) -> None:
+    if top < 1:
+        raise InputError(f"top: expected at least 1, got {top}")
+    known = {*QUANTITIES, *metric_names(complete(frame))}
+    for name, value in limits.items():
+        if name not in known:
+            raise InputError(unknown("metric", name, known))
+        if not math.isfinite(value):
+            raise InputError(f"limit {name}: expected a number, got {value!r}")
+
+
+def _shortfall(rows: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> np.ndarray:
+    """By how much of the limit a row misses its worst limit: 0 or less keeps all, NaN is not measured."""
+    worst = np.full(len(rows), -math.inf)
+    rows = complete(rows, limits)
+    for name, bound in limits.items():
+        sign = 1.0 if sense_of(name, objectives) == "min" else -1.0
+        worst = np.maximum(worst, sign * (numbers(rows, name) - bound) / (abs(bound) or 1.0))
+    return worst
+
+
+def _limit_words(objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
+    signs = {name: "<=" if sense_of(name, objectives) == "min" else ">=" for name in limits}
+    return join_words([f"{name} {signs[name]} {show(name, bound)}" for name, bound in limits.items()])
+
+
+def _reason(
+    rank: int,
+    row: pd.Series,
+    best: pd.Series,
+    front: int,
+    objectives: Mapping[str, Sense],
+    limits: Mapping[str, float],
+    counts: tuple[int, int],
+) -> str:
+    """One sentence with the numbers that put this trial in its place; ``counts``: networks on the front, trials."""
+    first = next(iter(objectives))
+    values = join_words([f"{quantity(name).title} {show(name, row[name])}" for name in objectives])
+    among = f"the {counts[1]} comparable trials" + (f" with {_limit_words(objectives, limits)}" if limits else "")
+    if rank == 1:
+        return f"Best {quantity(first).title} of {among}: {values}."
+    versus = _versus(row, best, objectives)
+    if front == 1:
+        return f"Number {rank} of {counts[0]} on the front of {among}: {values}; against the first choice {versus}."
+    return f"Behind the front (front {front}) of {among}, to fill up: {values}; against the first choice {versus}."
+
+
+def _versus(row: pd.Series, best: pd.Series, objectives: Mapping[str, Sense]) -> str:
+    """``validation error 0.8 points higher and multiply-adds 38 % lower``."""
+    parts = []
+    for name in objectives:
+        change = float(row[name]) - float(best[name])
+        word = "higher" if change > 0 else "lower"
+        if change == 0:
+            parts.append(f"equal {quantity(name).title}")
+        elif quantity(name).form == "percent" or not best[name]:
+            parts.append(f"{quantity(name).title} {show_difference(name, change)} {word}")
+        else:
+            parts.append(f"{quantity(name).title} {abs(100 * change / float(best[name])):.3g} % {word}")
+    return join_words(parts)
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))
+
+
+def _plain(value: float) -> float | int:
+    return int(value) if float(value).is_integer() else float(value)
+
+
+def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None = None) -> list[Path]:
+    """Write ``RANK-LAYOUT-ARCHID.yaml`` files and return their paths; files of an earlier choice there are removed.
+
+    Each file is a mapping whose key ``arch`` is an architecture that ``load_arch`` reads; the other keys say where it
+    comes from. Raises InputError, before anything is written, where a record holds no architecture.
+    """
+    for choice in choices:
+        if not isinstance(choice.row.get("arch"), Mapping):
+            raise InputError(f"trial {choice.row['number']} has no architecture in the record; choose another trial")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for choice in choices:
+        path = folder / _file_name(choice)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(_document(choice, study), encoding="utf-8")
+        os.replace(temporary, path)
+        paths.append(path)
+    for stale in folder.glob("*.yaml"):
+        if re.fullmatch(r"\d+-.*-[0-9a-f]{10}\.yaml", stale.name) and stale not in paths:
+            stale.unlink()
+    return paths
+
+
+def _file_name(choice: Choice) -> str:
+    layout = re.sub(r"[^A-Za-z0-9]+", "-", str(choice.row["layout"])).strip("-")
+    arch_id = re.sub(r"[^0-9a-zA-Z]", "", str(choice.row["arch_id"]))
+    return f"{choice.rank}-{layout}-{arch_id}.yaml"
+
+
+def _document(choice: Choice, study: str | None) -> str:
+    row = choice.row
+    budget = {name: int(row[name]) for name in BUDGET if _known(row.get(name))}
+    content = {
+        "arch": json.loads(json.dumps(row["arch"])),  # plain values, none of them shared: no YAML anchors
+        "study": study,
+        "trial": int(row["number"]),
+        "arch_id": row["arch_id"],
+        "layout": row["layout"],
+        "rank": choice.rank,
+        "reason": choice.reason,
+        "rule": RULE,
+        "budget": budget,
+        "metrics": dict(choice.metrics),
+    }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,90 @@
+"""What is known of a number in a record: its title, which way is better, and how a person reads it. No vendors."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Sense = Literal["min", "max"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantity:
+    """``form``: ``percent`` (a fraction in files), ``count`` (k, M, G on screens) or ``plain``; ``unit`` follows it."""
+
+    title: str
+    sense: Sense
+    form: Literal["percent", "count", "plain"] = "plain"
+    unit: str = ""
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "val_top1": Quantity(title="validation accuracy", sense="max", form="percent"),
+    "val_top5": Quantity(title="validation top-5 accuracy", sense="max", form="percent"),
+    "train_top1": Quantity(title="training accuracy", sense="max", form="percent"),
+    "error": Quantity(title="validation error", sense="min", form="percent"),
+    "val_loss": Quantity(title="validation loss", sense="min"),
+    "train_loss": Quantity(title="training loss", sense="min"),
+    "macs": Quantity(title="multiply-adds", sense="min", form="count"),
+    "params": Quantity(title="parameters", sense="min", form="count"),
+    "activations": Quantity(title="activations", sense="min", form="count"),
+    "throughput_images_per_s": Quantity(title="throughput", sense="max", unit="images/s"),
+    "train_images_per_s": Quantity(title="training throughput", sense="max", unit="images/s"),
+    "latency_ms": Quantity(title="latency", sense="min", unit="ms"),
+    "peak_memory_mib": Quantity(title="peak memory", sense="min", unit="MiB"),
+}
+COSTS = ("macs", "params", "activations", "throughput_images_per_s", "latency_ms", "peak_memory_mib")
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def quantity(name: str) -> Quantity:
+    """What is known of a name; a name that a user's trainer added is a plain number whose smaller values are better."""
+    known = QUANTITIES.get(name.removesuffix("_spread"))
+    return known or Quantity(title=name.replace("_", " "), sense="min")
+
+
+def sense_of(name: str, objectives: Mapping[str, Sense]) -> Sense:
+    """Which way is better: as the study's objectives say, else as the quantity is known."""
+    return objectives.get(name) or quantity(name).sense
+
+
+def axis_title(name: str) -> str:
+    """``validation error (%)``, ``throughput (images/s)``, ``multiply-adds``."""
+    known = quantity(name)
+    unit = "%" if known.form == "percent" else known.unit
+    return f"{known.title} ({unit})" if unit else known.title
+
+
+def scale(name: str) -> float:
+    """What a figure multiplies a value by before it is drawn: 100 for fractions, else 1."""
+    return 100.0 if quantity(name).form == "percent" else 1.0
+
+
+def show(name: str, value: Any) -> str:
+    """A number as a person reads it: ``94.4 %``, ``1.23 M``, ``1,234 images/s``; a missing one is a dash."""
+    if value is None or isinstance(value, str):
+        return "–" if not value else str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return "–"
+    known = quantity(name)
+    if known.form == "percent":
+        return f"{100 * number:.1f} %"
+    if known.form == "count":
+        return _prefixed(number)
+    text = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    return f"{text} {known.unit}".rstrip()
+
+
+def show_difference(name: str, value: float) -> str:
+    """The size of a difference: points for percentages, else as ``show``."""
+    if quantity(name).form == "percent":
+        return f"{abs(100 * value):.1f} points"
+    return show(name, abs(value))
+
+
+def _prefixed(number: float) -> str:
+    for size, letter in _PREFIXES:
+        if abs(number) >= size * 0.9995:  # 999,600 reads 1 M, not 1e+03 k
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.4g}"

@@ -1,0 +1,226 @@
+"""Pure functions, frame in, plotly figure out; the visual language is that of ``marks.py``.
+
+Every function takes ``theme``: light or dark. A frame with nothing to draw gives a figure that says so.
+"""
+
+import html
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from coatnet_search.analyse import hypervolume_over_trials
+from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
+from dashboards import marks
+
+Theme = Literal["light", "dark"]
+INK = {"light": "#1f2328", "dark": "#e6edf3"}
+GROUND = {"light": "#ffffff", "dark": "#0d1117"}
+GRID = {"light": "#e3e6ea", "dark": "#2a313a"}
+LOG_FACTOR = 3.0  # an axis of counts is logarithmic where the values span more than this
+
+
+def template(theme: Theme = "light") -> go.layout.Template:
+    """The look that all figures share; a page may swap it without touching the data."""
+    axis = {"gridcolor": GRID[theme], "linecolor": GRID[theme], "zeroline": False, "ticks": "outside",
+            "tickcolor": GRID[theme], "automargin": True, "title": {"standoff": 12}}  # fmt: skip
+    layout = {
+        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 14, "color": INK[theme]},
+        "paper_bgcolor": GROUND[theme], "plot_bgcolor": GROUND[theme], "xaxis": axis, "yaxis": axis,
+        "title": {"x": 0, "xref": "paper", "font": {"size": 16}}, "margin": {"l": 60, "r": 20, "t": 60, "b": 60},
+        "legend": {"title": {"text": "layout"}, "itemsizing": "constant"}, "hovermode": "closest",
+        "colorway": list(marks.COLOURS),
+    }  # fmt: skip
+    return go.layout.Template(layout=layout)
+
+
+def front(
+    frame: pd.DataFrame,
+    objectives: Mapping[str, Sense],
+    x: str,
+    *,
+    num_val: int | None = None,
+    chosen: Mapping[int, int] | None = None,
+    theme: Theme = "light",
+) -> go.Figure:
+    """The study's quality objective against ``x``, with the front of this plane as a line.
+
+    ``chosen``: trial number -> rank, written beside the point. Error bars are 95 % intervals where known.
+    """
+    y = marks.quality(objectives)
+    rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
+    figure = _figure(f"{_capital(quantity(y).title)} against {quantity(x).title}", axis_title(x), axis_title(y), theme)
+    if rows.empty:
+        return _empty(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
+    line = rows[rows["front"]].sort_values("x")
+    figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
+                       line={"shape": _step(x, y, objectives), "width": 2, "color": "#8b949e"})  # fmt: skip
+    for layout, look in looks.items():
+        own = rows[rows["layout"] == layout]
+        for final, part in own.groupby("final", sort=False):
+            figure.add_trace(_points(part, layout, look, bool(final), x, y, both=bool(own["final"].any())))
+    for number, rank in (chosen or {}).items():
+        for _, row in rows[rows["number"] == number].iterrows():
+            place = np.log10(row["x"]) if _logarithmic(rows["x"], x) else row["x"]
+            figure.add_annotation(x=place, y=row["y"], text=f"<b>{rank}</b>", ax=0, ay=-26, arrowwidth=1, arrowhead=0)
+    if _logarithmic(rows["x"], x):
+        figure.update_xaxes(type="log", dtick="D2")
+    _count_ticks(figure, x)
+    return figure
+
+
+def by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
+    """The quality objective of every trial, a strip with its box per layout; open symbols stand outside the box."""
+    y = marks.quality(objectives)
+    rows, looks = marks.points(frame, objectives, y, y), marks.looks(frame)
+    figure = _figure(f"{_capital(quantity(y).title)} by layout", "", axis_title(y), theme)
+    if rows.empty:
+        return _empty(figure, f"No trial has a {quantity(y).title}.")
+    for layout, look in looks.items():
+        for final in (True, False):
+            part = rows[(rows["layout"] == layout) & (rows["final"] == final)]
+            if len(part):
+                figure.add_trace(_strip(part, layout, look, final))
+    figure.update_layout(showlegend=False, boxmode="overlay")
+    return figure
+
+
+def hypervolume(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
+    """How much of the objectives' box the front fills as trials go on (``hypervolume_over_trials``)."""
+    rows = hypervolume_over_trials(frame, objectives)
+    figure = _figure("Growth of the front", "trials", "hypervolume (share of the box)", theme)
+    if rows.empty:
+        return _empty(figure, "No trial is done yet.")
+    mode = "lines+markers" if len(rows) < 60 else "lines"
+    figure.add_scatter(x=rows["trials"], y=rows["hypervolume"], mode=mode, name="hypervolume", showlegend=False,
+                       line={"shape": "hv", "color": marks.COLOURS[0], "width": 2},
+                       hovertemplate="after %{x} trials: %{y:.4f}<extra></extra>")  # fmt: skip
+    figure.update_yaxes(rangemode="tozero")
+    return figure
+
+
+def learning_curves(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
+    """The quality by epoch: a line a trial, strong on the front; at most ``marks.NUM_CURVES`` trials are drawn."""
+    name = marks.curve_name(frame, objectives)
+    if name is None:
+        return _empty(_figure("Learning curves", "epoch", "", theme), "No trial has reported an epoch.")
+    drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
+    title = f"{_capital(quantity(name).title)} by epoch ({len(drawn)} of {len(frame)} trials, front drawn strong)"
+    figure = _figure(title, "epoch", axis_title(name), theme)
+    for on_front in (False, True):
+        for layout, look in looks.items():
+            own = [(row, curve) for row, curve in drawn if row["layout"] == layout and row["on_front"] == on_front]
+            if own:
+                figure.add_trace(_lines(own, layout, look, on_front))
+    figure.update_xaxes(rangemode="tozero")
+    return figure
+
+
+def all_figures(
+    frame: pd.DataFrame,
+    objectives: Mapping[str, Sense],
+    *,
+    num_val: int | None = None,
+    chosen: Mapping[int, int] | None = None,
+    theme: Theme = "light",
+) -> dict[str, go.Figure]:
+    """The report's figures by name: ``front-macs``, ``front-throughput_images_per_s``, ``layouts``, ..."""
+    out = {f"front-{x}": front(frame, objectives, x, num_val=num_val, chosen=chosen, theme=theme)
+           for x in marks.axes(frame, objectives)}  # fmt: skip
+    out["layouts"] = by_layout(frame, objectives, theme=theme)
+    out["hypervolume"] = hypervolume(frame, objectives, theme=theme)
+    out["curves"] = learning_curves(frame, objectives, theme=theme)
+    return out
+
+
+def _figure(title: str, x_title: str, y_title: str, theme: Theme) -> go.Figure:
+    figure = go.Figure()
+    figure.update_layout(template=template(theme), title_text=html.escape(title), height=480)
+    figure.update_xaxes(title_text=html.escape(x_title))
+    figure.update_yaxes(title_text=html.escape(y_title))
+    return figure
+
+
+def _empty(figure: go.Figure, message: str) -> go.Figure:
+    figure.add_annotation(text=html.escape(message), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure
+
+
+def _points(
+    part: pd.DataFrame, layout: str, look: marks.Look, final: bool, x: str, y: str, *, both: bool
+) -> go.Scatter:
+    """One layout's points; those that are not final share the legend entry of the final ones where there are any."""
+    known = [quantity(name) for name in (x, y)]
+    hover = (f"<b>{html.escape(layout)}</b> trial %{{customdata[0]}} (%{{customdata[2]}})<br>%{{customdata[1]}}<br>"
+             f"{html.escape(known[0].title)} %{{x:.4~s}}<br>{html.escape(known[1].title)} %{{y:.4~g}}"
+             "<extra></extra>")  # fmt: skip
+    custom = [[row.number, html.escape(str(row.arch_id)), html.escape(str(row.state))] for row in part.itertuples()]
+    marker = {"color": look.colour, "size": 9, "symbol": look.shape if final else f"{look.shape}-open",
+              "line": {"width": 1 if final else 2, "color": "#ffffff" if final else look.colour}}  # fmt: skip
+    return go.Scatter(
+        x=part["x"].to_numpy(), y=part["y"].to_numpy(), mode="markers", marker=marker, customdata=custom,
+        hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=final or not both,
+        error_x=_bars(part, "x", look), error_y=_bars(part, "y", look),
+    )  # fmt: skip
+
+
+def _bars(part: pd.DataFrame, axis: str, look: marks.Look) -> dict[str, Any] | None:
+    """Bars for few points or for the front alone: hundreds of them would hide the points."""
+    high = (part[f"{axis}_high"] - part[axis]).to_numpy(copy=True)
+    low = (part[axis] - part[f"{axis}_low"]).to_numpy(copy=True)
+    if not np.isfinite(high).any():
+        return None
+    if len(part) > marks.NUM_CURVES:
+        high[~part["front"].to_numpy(dtype=bool)] = low[~part["front"].to_numpy(dtype=bool)] = 0
+    colour = "rgba({},{},{},0.45)".format(*(int(look.colour[place : place + 2], 16) for place in (1, 3, 5)))
+    return {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 1, "width": 0,
+            "color": colour}  # fmt: skip
+
+
+def _strip(part: pd.DataFrame, layout: str, look: marks.Look, final: bool) -> go.Box:
+    marker = {"color": look.colour, "size": 7, "opacity": 0.75, "symbol": look.shape if final else f"{look.shape}-open"}
+    line = {"color": look.colour, "width": 1.5} if final else {"color": "rgba(0,0,0,0)"}
+    many = len(part) > 500
+    return go.Box(
+        y=part["y"].to_numpy(), x=[html.escape(layout)] * len(part), name=html.escape(layout), marker=marker, line=line,
+        fillcolor="rgba(0,0,0,0)", boxpoints="outliers" if many and final else "all", jitter=0.6, pointpos=0, width=0.6,
+        text=[f"trial {row.number} ({html.escape(str(row.state))})" for row in part.itertuples()],
+        hovertemplate="%{text}<br>%{y:.4~g}<extra></extra>", hoveron="points",
+    )  # fmt: skip
+
+
+def _lines(own: list[tuple[pd.Series, Any]], layout: str, look: marks.Look, on_front: bool) -> go.Scatter:
+    """All curves of a layout as one trace, with gaps between them: a page of few traces stays quick."""
+    gap = np.full((1, 2), np.nan)
+    joined = np.vstack([part for _, curve in own for part in (curve, gap)])
+    label = [f"trial {row['number']}" for row, curve in own for _ in range(len(curve) + 1)]
+    return go.Scatter(
+        x=joined[:, 0], y=joined[:, 1], mode="lines+markers", text=label, name=html.escape(layout), legendgroup=layout,
+        line={"color": look.colour, "width": 2.5 if on_front else 1}, opacity=1 if on_front else 0.4,
+        marker={"size": 6 if on_front else 3, "symbol": look.shape}, connectgaps=False,
+        showlegend=on_front, hovertemplate="%{text}, epoch %{x}: %{y:.4~g}<extra>" + html.escape(layout) + "</extra>",
+    )  # fmt: skip
+
+
+def _logarithmic(values: pd.Series, name: str) -> bool:
+    """Counts get a logarithmic axis where they span enough of it for ticks to tell."""
+    least, most = float(values.min()), float(values.max())
+    return quantity(name).form == "count" and least > 0 and most / least > LOG_FACTOR
+
+
+def _count_ticks(figure: go.Figure, x: str) -> None:
+    if quantity(x).form == "count":
+        figure.update_xaxes(tickformat="~s")
+
+
+def _step(x: str, y: str, objectives: Mapping[str, Sense]) -> str:
+    """Which corner a step of the front's line takes so that it runs along what is dominated, whatever is maximised."""
+    return "hv" if sense_of(x, objectives) == "min" else "vh"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,134 @@
+"""What the figures show, before any plotting library: one visual language and the numbers that are drawn.
+
+Colour is the layout, an open symbol is a trial that is not final (stopped, failed, still running, or done with a
+smaller budget), a bar is a 95 % interval. plotly (``figures.py``) and matplotlib (``pictures.py``) draw the same marks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from coatnet_search.analyse import Floats, accuracies, comparable, complete, non_dominated, numbers, wilson
+from coatnet_search.quantities import COSTS, Sense, scale, sense_of
+
+# Okabe and Ito (2008), told apart with any colour vision; black and yellow are left out, as they vanish on one ground.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+SHAPES = ("circle", "square", "diamond", "triangle-up")
+FIXED = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T", "T", "C-C-T-T-T")  # the paper's layouts look alike in every study
+NUM_CURVES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How one layout is drawn: a colour, and a shape that differs where colours are used up."""
+
+    colour: str
+    shape: str
+
+
+def looks(frame: pd.DataFrame) -> dict[str, Look]:
+    """A look for each layout in the frame, in order of name; the paper's layouts have theirs in every study."""
+    layouts = sorted({str(name) for name in complete(frame)["layout"].dropna()})
+    places = {name: FIXED.index(name) for name in layouts if name in FIXED}
+    free = [place for place in range(len(FIXED) + len(layouts)) if place not in places.values()]
+    for name in layouts:
+        if name not in places:
+            places[name] = free.pop(0)
+    return {
+        name: Look(colour=COLOURS[place % len(COLOURS)], shape=SHAPES[place // len(COLOURS) % len(SHAPES)])
+        for name, place in ((name, places[name]) for name in layouts)
+    }
+
+
+def quality(objectives: Mapping[str, Sense]) -> str:
+    """The objective that tells how good a network is: the first that is not a cost, else the first."""
+    return next((name for name in objectives if name not in COSTS), next(iter(objectives)))
+
+
+def axes(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
+    """Against which costs the quality is drawn: the objectives that are costs, then macs and throughput if known."""
+    frame, main = complete(frame, objectives), quality(objectives)
+    others = [name for name in objectives if name != main]
+    names = dict.fromkeys([*others, "macs", "throughput_images_per_s"])
+    return [name for name in names if name != main and np.isfinite(numbers(frame, name)).any()]
+
+
+def points(
+    frame: pd.DataFrame, objectives: Mapping[str, Sense], x: str, y: str, num_val: int | None = None
+) -> pd.DataFrame:
+    """The trials that have both values: number, arch_id, layout, state, x, y, x_low..y_high, final, front.
+
+    Values are as drawn (percent, not fractions); the bounds are missing where no interval is known. ``front`` marks the
+    front of this plane among the final trials.
+    """
+    rows = complete(frame, [*objectives, x, y])
+    final = set(comparable(rows, {y: sense_of(y, objectives), x: sense_of(x, objectives)})["number"])
+    shown = np.isfinite(numbers(rows, x)) & np.isfinite(numbers(rows, y)) & rows["layout"].notna().to_numpy(dtype=bool)
+    rows = rows[shown].reset_index(drop=True)
+    out = rows[["number", "arch_id", "layout", "state"]].astype({"layout": str}).copy()
+    out["final"] = rows["number"].isin(final)
+    plane = {y: sense_of(y, objectives), x: sense_of(x, objectives)}
+    out["front"] = False
+    places = np.flatnonzero(out["final"].to_numpy(dtype=bool))
+    out.loc[places[non_dominated(rows.iloc[places], plane)], "front"] = True
+    for axis, name in (("x", x), ("y", y)):
+        low, high = interval(rows, name, num_val)
+        out[axis] = numbers(rows, name) * scale(name)
+        out[f"{axis}_low"], out[f"{axis}_high"] = low * scale(name), high * scale(name)
+    return out
+
+
+def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats, Floats]:
+    """The 95 % interval of a column, NaN where none is known: of accuracies by the number of validation images, of
+    measured quantities value -+ spread."""
+    values = numbers(rows, name)
+    if name in ("error", "val_top1") and num_val:
+        low, high = wilson(accuracies(rows), num_val)
+        return (1 - high, 1 - low) if name == "error" else (low, high)
+    if f"{name}_spread" in rows.columns:
+        spread = np.abs(numbers(rows, f"{name}_spread"))
+        return values - spread, values + spread
+    missing = np.full(len(rows), np.nan)
+    return missing, missing
+
+
+def curve_name(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> str | None:
+    """What the learning curves show: the quality objective, else accuracy, else loss; None without curves."""
+    known: set[str] = set()
+    for curve in complete(frame)["curve"]:
+        if isinstance(curve, Sequence):
+            known.update(*(epoch.keys() for epoch in curve))
+    if "val_top1" in known:
+        known.add("error")
+    return next((name for name in (quality(objectives), "val_top1", "val_loss") if name in known), None)
+
+
+def curves(frame: pd.DataFrame, name: str, objectives: Mapping[str, Sense]) -> list[tuple[pd.Series, Floats]]:
+    """At most ``NUM_CURVES`` trials, each a row with ``on_front`` and its (epochs, 2) array of epoch and value.
+
+    Values are as drawn. The front's trials come first, the rest evenly from the whole study.
+    """
+    rows = complete(frame, objectives)
+    has_curve = np.array([isinstance(curve, Sequence) and len(curve) > 0 for curve in rows["curve"]], dtype=bool)
+    with_curve = rows[has_curve & rows["layout"].notna().to_numpy(dtype=bool)].copy()
+    best = comparable(rows, objectives)
+    with_curve["on_front"] = with_curve["number"].isin(set(best[non_dominated(best, objectives)]["number"]))
+    leading, rest = with_curve[with_curve["on_front"]], with_curve[~with_curve["on_front"]]
+    room = max(NUM_CURVES - len(leading), 0)
+    evenly = np.linspace(0, max(len(rest) - 1, 0), min(room, len(rest))).round().astype(int)
+    drawn = [row for part in (rest.iloc[evenly], leading.iloc[:NUM_CURVES]) for _, row in part.iterrows()]
+    return [(row, _curve(row["curve"], name)) for row in drawn]
+
+
+def _curve(curve: Sequence[Mapping[str, float]], name: str) -> Floats:
+    def value(epoch: Mapping[str, float]) -> float | None:
+        if name == "error" and "error" not in epoch:
+            accuracy = epoch.get("val_top1")
+            return None if accuracy is None else 1.0 - accuracy
+        return epoch.get(name)
+
+    pairs = [(epoch.get("epoch", place), value(epoch)) for place, epoch in enumerate(curve, 1)]
+    array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return array * np.array([1.0, scale(name)])

@@ -1,0 +1,125 @@
+"""One self-contained HTML page and the PNG pictures of a study; the page opens from disk without any network."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import plotly.offline
+from markupsafe import Markup
+
+from coatnet_search.analyse import complete
+from coatnet_search.choose import Choice
+from coatnet_search.quantities import quantity, show
+from dashboards import figures
+from dashboards.pictures import write_pictures
+from dashboards.summary import summarize, write_csv
+
+NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
+
+
+def write_report(
+    run: Path,
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    *,
+    note: str | None = None,
+) -> Path:
+    """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
+
+    ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
+    data set says of itself. A record without trials, or with failed ones only, gives a page that says so.
+    """
+    objectives = dict(study["objectives"])
+    frame = complete(frame, objectives)
+    chosen = {int(choice.row["number"]): choice.rank for choice in choices}
+    write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen)
+    write_csv(frame, run / "trials.csv")
+    page = html_page(run, frame, study, choices, num_val, note=note)
+    temporary = run / "report.html.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, run / "report.html")
+    return run / "report.html"
+
+
+def html_page(
+    run: Path,
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    *,
+    note: str | None = None,
+) -> str:
+    """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
+    data = summarize(frame, study, choices, num_val, note)
+    chosen = {line["number"]: line["rank"] for line in data["chosen"]}
+    drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen)
+    shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(quantity=show, title=_title, seconds=_seconds)
+    return environment.get_template("report.html").render(
+        data=data,
+        shown=shown,
+        figures=list(drawn),
+        figure_json=_script_json({name: _drawing(figure) for name, figure in drawn.items()}),
+        templates_json=_script_json({theme: figures.template(theme).to_plotly_json() for theme in ("light", "dark")}),
+        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        commands=commands(run, study, data),
+        version=importlib.metadata.version("coatnet-search"),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def commands(run: Path, study: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """The command lines that repeat the study, the choice and this page."""
+    place = shlex.quote(str(run))
+    rule = study.get("choose") or {}
+    limits = "".join(f" --limit {name}={value:g}" for name, value in (rule.get("limit") or {}).items())
+    return [
+        f"coatnet-search run {shlex.quote(str(run / 'study.yaml'))}",
+        f"coatnet-search choose {place}{limits} --top {rule.get('top', max(len(data['chosen']), 1))}",
+        f"coatnet-search report {place}",
+    ]
+
+
+def _drawing(figure: Any) -> dict[str, Any]:
+    """A figure's data and layout without its template, which the page sets by its own theme."""
+    drawing = json.loads(figure.to_json())
+    drawing["layout"].pop("template", None)
+    return drawing
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that is safe inside a script element: no text in it can end the element or open a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
+
+
+def _title(name: str) -> str:
+    return quantity(name).title
+
+
+def _seconds(value: float | None) -> str:
+    """``48 s``, ``12 min``, ``3.4 h``."""
+    if value is None:
+        return "–"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -1,0 +1,240 @@
+"""What a study found, as plain values: the page, the Markdown text and ``report --json`` all show these numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coatnet_search import analyse
+from coatnet_search.analyse import complete, join_words, numbers, pareto_front
+from coatnet_search.choose import Choice, nothing_to_choose
+from coatnet_search.errors import InputError
+from coatnet_search.quantities import Sense, quantity, show, show_difference
+from dashboards.marks import quality
+
+SHOWN = ("val_top1", "macs", "params", "throughput_images_per_s")
+
+
+def summarize(
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    note: str | None = None,
+) -> dict[str, Any]:
+    """Everything that a report says, ready for JSON (no NaN; a missing number is None).
+
+    ``note`` is what the data set says of itself (``Data.note``); ``num_val`` the number of validation images. Keys:
+    study, question, objectives, answer (sentences), notices, budget, columns, front, layouts, chosen, cost, failures,
+    trials. Works for a record without any trial.
+    """
+    objectives: dict[str, Sense] = dict(study["objectives"])
+    frame = complete(frame, objectives)
+    front = pareto_front(frame, objectives)
+    columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
+    columns = columns or list(objectives)
+    on_front = set(front["number"])
+    return {
+        "study": frame.attrs.get("study"),
+        "question": str(study.get("question", "")),
+        "objectives": objectives,
+        "answer": answer(frame, objectives, num_val),
+        "notices": notices(frame, objectives, num_val, note),
+        "num_val": num_val,
+        "budget": front.attrs["budget"],
+        "columns": columns,
+        "front": [_row(row, columns) for _, row in front.iterrows()],
+        "layouts": [_plain(row) for row in analyse.layouts_table(frame, objectives).to_dict("records")],
+        "chosen": _chosen(choices, columns),
+        "not_chosen": None if choices else _why_none(frame, study, objectives),
+        "cost": cost(frame, study),
+        "failures": failures(frame),
+        "trials": [_row(row, columns) | {"front": row["number"] in on_front} for _, row in frame.iterrows()],
+    }
+
+
+def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None) -> list[str]:
+    """Two sentences: the best trial with its uncertainty, and how it stands to the best of the other layouts."""
+    rows = analyse.comparable(frame, objectives)
+    if rows.empty:
+        return ["No trial has finished with its objectives known, so there is no answer yet.", _states(frame)]
+    main = quality(objectives)
+    ordered = analyse.ranked(rows, {main: objectives[main], **objectives})
+    best = ordered.iloc[0]
+    costs = [f"{show(name, best[name])} {quantity(name).title}" for name in dict.fromkeys((*objectives, "macs"))
+             if name != main and math.isfinite(_number(best[name]))]  # fmt: skip
+    about = ", ".join([f"trial {best['number']}", *costs])
+    first = (
+        f"Of {len(rows)} comparable trials, {best['layout']} has the best {quantity(main).title}, "
+        f"{show(main, best[main])} ({about}{_interval(ordered[:1], num_val)})."
+    )
+    others = ordered[ordered["layout"] != best["layout"]]
+    if others.empty:
+        return [first, f"No other layout than {best['layout']} has a comparable trial to set against it."]
+    return [first, _runner_up(best, others.iloc[0], main, num_val)]
+
+
+def _interval(best: pd.DataFrame, num_val: int | None) -> str:
+    accuracy = analyse.accuracies(best)
+    if not num_val or not np.isfinite(accuracy[0]):
+        return ""
+    low, high = (float(bound[0]) for bound in analyse.wilson(accuracy, num_val))
+    return (f"; accuracy {show('val_top1', accuracy[0])}, 95 % interval {100 * low:.1f} to {100 * high:.1f} % on "
+            f"{num_val:,} validation images")  # fmt: skip
+
+
+def _runner_up(best: pd.Series, second: pd.Series, main: str, num_val: int | None) -> str:
+    pair = pd.DataFrame([best, second])
+    gap = show_difference(main, float(second[main]) - float(best[main]))
+    text = f"The best of the other layouts, {second['layout']} (trial {second['number']}), is {gap} behind"
+    accuracy = analyse.accuracies(pair)
+    if not num_val or not np.isfinite(accuracy).all():
+        return f"{text}; how much of that is noise is not known without repeated seeds."
+    margin = analyse.difference_margin(float(accuracy[0]), float(accuracy[1]), num_val)
+    difference = float(accuracy[0] - accuracy[1])
+    verdict = "more" if abs(difference) >= margin else "less"
+    lead = "" if main in ("error", "val_top1") else f" ({100 * difference:+.1f} points of accuracy for the first)"
+    return (f"{text}{lead}: {verdict} than the {show_difference('val_top1', margin)} of accuracy that the validation "
+            "images can show at 95 %, before any noise between seeds.")  # fmt: skip
+
+
+def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None, note: str | None) -> list[str]:
+    """What a reader must know before the numbers: separability, the data's own note, trials left out."""
+    rows = analyse.comparable(frame, objectives)
+    out = [analyse.separability(frame, objectives, num_val), note]
+    if rows.attrs["other_budgets"]:
+        used = ", ".join(f"{name} {value:g}" for name, value in rows.attrs["budget"].items() if value is not None)
+        out.append(
+            f"Only the fullest budget ({used}) is compared; {rows.attrs['other_budgets']} trials with less are not."
+        )
+    if rows.attrs["excluded"]:
+        out.append(f"{rows.attrs['excluded']} finished trials lack an objective and are not compared.")
+    return [text for text in out if text]
+
+
+def cost(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, Any]:
+    """What was planned and used: trials by state, seconds of trials summed, seconds from first to last, devices."""
+    states = {str(name): int(count) for name, count in frame["state"].value_counts().items()}
+    started = pd.to_datetime(frame["started_at"], utc=True, errors="coerce")
+    ended = pd.to_datetime(frame["ended_at"], utc=True, errors="coerce")
+    elapsed = (ended.max() - started.min()).total_seconds() if ended.notna().any() and started.notna().any() else None
+    wall = numbers(frame, "wall_s")
+    return {
+        "planned": (study.get("search") or {}).get("trials"),
+        "trials": len(frame),
+        "states": dict(sorted(states.items())),
+        "trials_s": float(np.nansum(wall)) if np.isfinite(wall).any() else None,
+        "elapsed_s": elapsed,
+        "devices": sorted({str(name) for name in frame["device"].dropna()}),
+    }
+
+
+def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Failed and refused trials by cause, most frequent first, with the message of the first one as an example."""
+    rows = frame[frame["state"].isin(["failed", "refused"])]
+    rows = rows.assign(kind=rows["failure_kind"].fillna(rows["state"]))
+    out = [{"kind": str(kind), "count": len(group), "trial": int(group["number"].iloc[0]),
+            "message": _text(group["failure_message"].iloc[0])}
+           for kind, group in rows.groupby("kind", sort=True)]  # fmt: skip
+    return sorted(out, key=lambda line: -line["count"])
+
+
+def summary_markdown(
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    note: str | None = None,
+) -> str:
+    """The study in a page of Markdown, for a pull request or a log; the numbers are those of ``summarize``."""
+    data = summarize(frame, study, choices, num_val, note)
+    lines = [f"## {_markdown(data['question'])}", "", *(f"{_markdown(text)}" for text in data["answer"]), ""]
+    lines += [f"> {_markdown(text)}\n" for text in data["notices"]]
+    header = ["trial", "layout", "architecture", *(quantity(name).title for name in data["columns"])]
+    rows = [[str(row["number"]), str(row["layout"]), str(row["arch_id"]), *(show(c, row[c]) for c in data["columns"])]
+            for row in data["front"]]  # fmt: skip
+    lines += ["### Front", "", *_table(header, rows), "", "### Chosen", ""]
+    lines += [f"{line['rank']}. **{_markdown(str(line['layout']))}** {line['arch_id']} (trial {line['number']}): "
+              f"{_markdown(line['reason'])}" for line in data["chosen"]]  # fmt: skip
+    lines += [] if data["chosen"] else [_markdown(data["not_chosen"])]
+    states = ", ".join(f"{count} {state}" for state, count in data["cost"]["states"].items())
+    lines += ["", f"{data['cost']['trials']} trials ({states or 'none'})."]
+    return "\n".join(lines) + "\n"
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    """The trials as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    flat = frame.drop(columns=[name for name in analyse.VALUES if name in frame.columns])
+    safe = flat.apply(lambda column: column.map(_cell)).rename(columns=_cell)
+    safe.to_csv(path, index=False)
+    return path
+
+
+def _cell(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"rank": choice.rank, "front": choice.front, "reason": choice.reason, **_row(choice.row, columns)}
+            for choice in choices]  # fmt: skip
+
+
+def _why_none(frame: pd.DataFrame, study: Mapping[str, Any], objectives: Mapping[str, Sense]) -> str:
+    limits = (study.get("choose") or {}).get("limit") or {}
+    try:
+        return nothing_to_choose(frame, objectives, limits)
+    except InputError as error:
+        return str(error)
+
+
+def _states(frame: pd.DataFrame) -> str:
+    counts = [f"{count} {state}" for state, count in frame["state"].value_counts().items()]
+    return f"The record holds {join_words(counts) if counts else 'no trials'}."
+
+
+def _row(row: Mapping[str, Any] | pd.Series, columns: Sequence[str]) -> dict[str, Any]:
+    names = ("number", "layout", "arch_id", "state", *columns, "epochs", "num_images", "seed", "wall_s", "failure_kind")
+    return _plain({name: row.get(name) for name in names})
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Values that JSON knows: numpy's become Python's, a missing or infinite number is None, 3.0 is 3."""
+    return {str(name): _value(value) for name, value in row.items()}
+
+
+def _value(value: Any) -> Any:
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    number = _number(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() else number
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _markdown(text: str) -> str:
+    """Text that stays text: no HTML, no table cell or emphasis begins in it."""
+    for mark in "\\`*_[]|#":
+        text = text.replace(mark, f"\\{mark}")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return ["No trial is on the front yet."]
+    lines = [[_markdown(cell) for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return ["| " + " | ".join(line) + " |" for line in lines]
