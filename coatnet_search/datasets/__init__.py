@@ -1,0 +1,201 @@
+"""PLUGIN what is learned from: one file and one line in ``DATASETS`` each.
+
+A data set's module defines ``open_source(spec) -> Source``, its training split (see ``source.py``): labels, class
+names, and images as encoded files or as an array. All else is done here for all of them: the val part is carved from
+train, images are checked, hashed and, where they fit, decoded once per machine. The test split is never opened.
+"""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from coatnet_search.arch import digest
+from coatnet_search.datasets.data import Data, Images
+from coatnet_search.datasets.decode import inspect, quiet_decoder
+from coatnet_search.datasets.index import Index, build_index
+from coatnet_search.datasets.memory import InMemory, decoded, fits, stored_side
+from coatnet_search.datasets.regimes import nested_order, split
+from coatnet_search.datasets.source import Pixels, Source
+from coatnet_search.datasets.stream import Streamed
+from coatnet_search.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from coatnet_search.config import DataSpec
+
+__all__ = ["DATASETS", "Data", "Summary", "load_data", "summarize"]
+
+DATASETS = {
+    "digits": "coatnet_search.datasets.digits",
+    "parquet": "coatnet_search.datasets.parquet",
+    "image_folder": "coatnet_search.datasets.image_folder",
+    "cifar10": "coatnet_search.datasets.cifar10",
+    "cifar100": "coatnet_search.datasets.cifar100",
+}
+
+SUMMARY_SAMPLE = 256  # images that `summarize` opens where looking at all of them would take long
+FULL_LOOK = 60_000  # up to so many images, `summarize` looks at all of them (once per machine)
+NORM_SAMPLE = 4096  # images that mean and standard deviation are taken from
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of ImageNet's training images, 0..255; streams are normalised by them
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def _open(spec: "DataSpec") -> Source:
+    if spec.name not in DATASETS:
+        raise InputError(f"data.name: {unknown('data set', spec.name, DATASETS)}")
+    source: Source = importlib.import_module(DATASETS[spec.name]).open_source(spec)
+    return source
+
+
+def _split(spec: "DataSpec", source: Source, index: Index) -> tuple[np.ndarray, np.ndarray]:
+    train, val = split(
+        index.hashes, index.labels, val_fraction=spec.val_fraction, seed=spec.seed, class_names=source.class_names
+    )
+    if spec.num_images is not None:
+        if not len(source.class_names) <= spec.num_images <= len(train):
+            raise InputError(
+                f"data.num_images: expected {len(source.class_names)} (one a class) to {len(train)} (all of train), "
+                f"got {spec.num_images}"
+            )
+        order = nested_order(index.hashes[train], index.labels[train], seed=spec.seed)
+        train = train[order[: spec.num_images]]
+    return _sorted(index, train), _sorted(index, val)
+
+
+def _sorted(index: Index, numbers: np.ndarray) -> np.ndarray:
+    """By content, so that training does not depend on the order of rows or file names."""
+    words = np.ascontiguousarray(index.hashes[numbers]).view(">u8")
+    return numbers[np.lexsort((index.labels[numbers], words[:, 1], words[:, 0]))]
+
+
+def _digest(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> str:
+    def part(numbers: np.ndarray) -> list[str]:
+        return [index.hashes[numbers].tobytes().hex(), index.labels[numbers].astype("<i8").tobytes().hex()]
+
+    return digest({"classes": source.class_names, "train": part(train), "val": part(val)}, length=16)
+
+
+def _norms(pixels: np.ndarray, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from whole-number sums: the same bits on every machine."""
+    sample = pixels[np.sort(train[:NORM_SAMPLE])].astype(np.int64)
+    count = sample[:, 0].size
+    total, squares = sample.sum(axis=(0, 2, 3)), (sample * sample).sum(axis=(0, 2, 3))
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a constant channel is left as it is
+    return tuple(float(value) for value in mean), tuple(float(value) for value in std)
+
+
+def load_data(spec: "DataSpec", *, image_size: int | None = None) -> Data:
+    """Train and val of a data set. ``image_size``: the side in pixels that networks will see.
+
+    Images whose pixels fit 2 GiB are decoded once per machine and kept whole in memory, later on the device; others are
+    decoded by ``data.workers`` processes as they are needed. Without ``image_size`` the images must be equal squares.
+    Raises InputError for faulty data (classes, columns, broken images) and SetupError for data that is not there.
+    """
+    source = _open(spec)
+    index = build_index(source)
+    train, val = _split(spec, source, index)
+    images: Images
+    if fits(index, image_size):
+        side, shown = stored_side(index, image_size)
+        pixels = decoded(source, index, side)
+        images, (mean, std) = InMemory(pixels, shown), _norms(pixels, train)
+    else:
+        encoded = source.load()
+        if isinstance(encoded, Pixels) or image_size is None:
+            raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
+        images = Streamed(encoded, index.numbers, index.channels, spec.workers)
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if index.channels == 3 else ((118.0,), (58.0,))
+        shown = image_size
+    return Data(
+        class_names=source.class_names,
+        in_channels=index.channels,
+        digest=_digest(source, index, train, val),
+        note=_note(source, index),
+        num_broken=index.num_broken,
+        image_size=image_size or shown,
+        seed=spec.seed,
+        mean=mean,
+        std=std,
+        images=images,
+        labels=torch.from_numpy(index.labels),
+        hashes=index.hashes,
+        train_numbers=train,
+        val_numbers=val,
+    )
+
+
+def _note(source: Source, index: Index) -> str | None:
+    broken = (
+        f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}" if index.num_broken else None
+    )
+    return "; ".join(text for text in (source.note, broken) if text) or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A look at a data set. ``image_sizes``: smallest, median, largest shorter side in pixels.
+
+    ``exact`` is False where only a sample of a large data set was opened: then sizes, channels and ``num_broken`` are
+    the sample's, the counts are before broken images are left out, and ``digest`` is None.
+    """
+
+    num_train: int
+    num_val: int
+    num_classes: int
+    in_channels: int
+    class_names: tuple[str, ...]
+    image_sizes: tuple[int, int, int]
+    digest: str | None
+    num_broken: int
+    exact: bool
+    note: str | None
+
+
+def summarize(spec: "DataSpec") -> Summary:
+    """What is in a data set, for plans: a look at all images, once per machine, or at a sample of very many.
+
+    Raises as ``load_data`` does.
+    """
+    source = _open(spec)
+    if source.sample and source.num_images > FULL_LOOK:
+        return _sampled(spec, source, source.sample(SUMMARY_SAMPLE))
+    index = build_index(source)
+    train, val = _split(spec, source, index)
+    return Summary(
+        num_train=len(train),
+        num_val=len(val),
+        num_classes=len(source.class_names),
+        in_channels=index.channels,
+        class_names=source.class_names,
+        image_sizes=index.image_sizes,
+        digest=_digest(source, index, train, val),
+        num_broken=index.num_broken,
+        exact=True,
+        note=_note(source, index),
+    )
+
+
+def _sampled(spec: "DataSpec", source: Source, sample: Sequence[bytes]) -> Summary:
+    with quiet_decoder():
+        found = [inspect(content) for content in sample]
+    good = [item for item in found if not item.problem]
+    if not good:
+        raise InputError(f"none of {len(found)} images could be used: {found[0].problem}")
+    sides = sorted(min(item.height, item.width) for item in good)
+    num_val = round(source.num_images * spec.val_fraction)
+    return Summary(
+        num_train=spec.num_images or source.num_images - num_val,
+        num_val=num_val,
+        num_classes=len(source.class_names),
+        in_channels=1 if all(item.gray for item in good) else 3,
+        class_names=source.class_names,
+        image_sizes=(sides[0], sides[len(sides) // 2], sides[-1]),
+        digest=None,
+        num_broken=len(found) - len(good),
+        exact=False,
+        note=source.note,
+    )

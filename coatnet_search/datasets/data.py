@@ -1,0 +1,141 @@
+"""Data: the two parts of a data set, train and val, as iterators of batches. What the trainer sees.
+
+Shapes: B images a batch, C channels, S the side in pixels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from coatnet_search.datasets.augmentation import Augmentation, generator
+from coatnet_search.datasets.regimes import nested_order
+from coatnet_search.errors import InputError
+
+Batch = tuple[Tensor, Tensor]  # float (B, C, S, S) normalised, channels last; int64 (B,)
+TRAIN_SAMPLE = 2048  # at most so many training images are looked at again, without augmentation, after an epoch
+
+
+class Images(Protocol):
+    """Where the pixels are: ``InMemory`` or ``Streamed``. Batches are float in 0..255, on the device."""
+
+    def train(
+        self,
+        numbers: Tensor,
+        batch_size: int,
+        side: int,
+        recipe: Augmentation,
+        seeds: tuple[int, int],
+        device: torch.device,
+    ) -> Iterator[Tensor]: ...
+
+    def plain(self, numbers: Tensor, batch_size: int, side: int, device: torch.device) -> Iterator[Tensor]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set that is ready to train on.
+
+    ``digest`` (hex) stands for the bytes of all images, their labels and the split; it is equal on every machine.
+    ``train_numbers`` and ``val_numbers`` are positions in ``labels`` and in ``images``.
+    """
+
+    class_names: tuple[str, ...]
+    in_channels: int
+    digest: str
+    note: str | None
+    num_broken: int
+    image_size: int  # used where a batch is asked for without one
+    seed: int  # of the split and of regimes
+    mean: tuple[float, ...]  # of a channel, in 0..255
+    std: tuple[float, ...]
+    images: Images = field(repr=False)
+    labels: Tensor = field(repr=False)  # (N,) int64
+    hashes: NDArray[np.uint8] = field(repr=False)  # (N, 16)
+    train_numbers: NDArray[np.int64] = field(repr=False)
+    val_numbers: NDArray[np.int64] = field(repr=False)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def num_train(self) -> int:
+        return len(self.train_numbers)
+
+    @property
+    def num_val(self) -> int:
+        return len(self.val_numbers)
+
+    def to(self, device: torch.device | str) -> "Data":
+        """Moves what is kept in memory to ``device`` now instead of at the first batch. Returns this object."""
+        numbers = torch.from_numpy(self.val_numbers[:1])
+        next(self.images.plain(numbers, 1, self.image_size, torch.device(device)))
+        return self
+
+    def regime(self, num_images: int | None = None, draw: int = 0) -> Tensor:
+        """Numbers of the first ``num_images`` training images of a draw: stratified, smaller ones inside larger ones.
+
+        Raises InputError for more images than there are, or fewer than classes.
+        """
+        count = self.num_train if num_images is None else num_images
+        if not self.num_classes <= count <= self.num_train:
+            raise InputError(
+                f"num_images: expected {self.num_classes} (one a class) to {self.num_train} (all), got {count}"
+            )
+        labels = self.labels.numpy()[self.train_numbers]
+        order = nested_order(self.hashes[self.train_numbers], labels, seed=self.seed, draw=draw)
+        return torch.from_numpy(self.train_numbers[order[:count]])
+
+    def num_steps(self, batch_size: int, num_images: int | None = None) -> int:
+        """Steps of one epoch: whole batches only; what is left over comes in another epoch's order."""
+        return max(1, (self.num_train if num_images is None else num_images) // batch_size)
+
+    def train_batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        recipe: Augmentation,
+        device: torch.device,
+        regime: Tensor,
+        image_size: int | None = None,
+    ) -> Iterator[Batch]:
+        """One epoch of augmented batches over the images of ``regime``, shuffled and changed by (seed, epoch) alone.
+
+        Every batch has ``batch_size`` images, or all of them where there are fewer.
+        """
+        count = min(len(regime), batch_size * self.num_steps(batch_size, len(regime)))
+        order = torch.randperm(len(regime), generator=generator(seed, epoch, 0))
+        numbers = regime[order[:count]]
+        side = image_size or self.image_size
+        images = self.images.train(numbers, batch_size, side, recipe, (seed, epoch), device)
+        return self._batches(images, numbers, batch_size, device)
+
+    def plain_batches(
+        self, numbers: Tensor, *, batch_size: int, device: torch.device, image_size: int | None = None
+    ) -> Iterator[Batch]:
+        """The images of ``numbers`` in this order, as they are; the last batch may be smaller."""
+        images = self.images.plain(numbers, batch_size, image_size or self.image_size, device)
+        return self._batches(images, numbers, batch_size, device)
+
+    def val_batches(self, *, batch_size: int, device: torch.device, image_size: int | None = None) -> Iterator[Batch]:
+        """The whole val part, without augmentation."""
+        numbers = torch.from_numpy(self.val_numbers)
+        return self.plain_batches(numbers, batch_size=batch_size, device=device, image_size=image_size)
+
+    def _batches(
+        self, images: Iterator[Tensor], numbers: Tensor, batch_size: int, device: torch.device
+    ) -> Iterator[Batch]:
+        labels = self.labels[numbers].to(device)
+        scale = (1 / torch.tensor(self.std)).view(-1, 1, 1).to(device)
+        offset = -torch.tensor(self.mean).view(-1, 1, 1).to(device) * scale
+        for place, batch in enumerate(images):
+            begin = place * batch_size
+            normalised = torch.addcmul(offset, batch.contiguous(memory_format=torch.channels_last), scale)
+            yield normalised, labels[begin : begin + batch_size]

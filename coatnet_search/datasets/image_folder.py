@@ -1,0 +1,84 @@
+"""One folder a class: ``root/class/*.jpg``, or ``root/train/class/*.jpg`` beside a ``test`` or ``val`` kept closed."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coatnet_search.datasets.source import Source, fingerprint, require_path
+from coatnet_search.errors import InputError
+
+if TYPE_CHECKING:
+    from coatnet_search.config import DataSpec
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
+KEPT_CLOSED = ("test", "val", "valid", "validation")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Encoded images that lie in files of their own."""
+
+    root: Path
+    files: list[Path]
+    labels: NDArray[np.int64]
+
+    def read(self, number: int) -> bytes:
+        return self.files[number].read_bytes()
+
+    def name(self, number: int) -> str:
+        return str(self.files[number].relative_to(self.root))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _images(folder: Path) -> list[Path]:
+    """All image files below a class's folder, by name; hidden files are somebody else's."""
+    found = [
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    ]
+    return sorted(found)
+
+
+def _root(path: Path) -> Path:
+    """The folder that holds the classes' folders."""
+    if not path.is_dir():
+        raise InputError(f"data.path: {path} is a file; image_folder needs a folder with one folder a class")
+    if (path / "train").is_dir():
+        return path / "train"
+    for name in KEPT_CLOSED:
+        if (path / name).is_dir():
+            raise InputError(f"data.path: {path} has {name}/ but no train/; name the training folder train")
+    return path
+
+
+def open_source(spec: "DataSpec") -> Source:
+    """Raises InputError for a folder without images, an empty class, or fewer than two classes."""
+    root = _root(require_path(spec, "a folder with one folder of images a class"))
+    images = {folder.name: _images(folder) for folder in _folders(root)}
+    if not any(images.values()):
+        raise InputError(f"data.path: no images below {root}; expected CLASS/IMAGE with {', '.join(SUFFIXES)}")
+    for name, files in images.items():
+        if not files:
+            raise InputError(f"data.path: class {name!r} in {root} has no images; add some or remove the folder")
+    if len(images) < 2:
+        raise InputError(f"data.path: {root} has one class, {next(iter(images))!r}; at least two folders are needed")
+    names = tuple(images)
+    labels = np.repeat(np.arange(len(names)), [len(images[name]) for name in names]).astype(np.int64)
+    files = [file for name in names for file in images[name]]
+    found = Files(root=root, files=files, labels=labels)
+    return Source(
+        fingerprint=f"folder-{fingerprint(root, files)}",
+        class_names=names,
+        num_images=len(files),
+        load=lambda: found,
+        sample=lambda count: [found.read(n * len(files) // count) for n in range(count)],
+    )

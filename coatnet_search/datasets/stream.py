@@ -1,0 +1,96 @@
+"""Large data sets: images are decoded, cropped and augmented by worker processes while the device trains."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN, Augmentation, generator
+from coatnet_search.datasets.decode import open_image, square, to_array
+from coatnet_search.datasets.source import Encoded
+
+
+@dataclass(frozen=True)
+class _Images(Dataset[Tensor]):
+    """Item i is image ``numbers[i]`` as uint8 (C, side, side); augmented by its own seed, whoever decodes it."""
+
+    images: Encoded
+    numbers: NDArray[np.int64]
+    channels: int
+    side: int
+    change: Any = None  # a torchvision transform of PIL images
+    seeds: tuple[int, int] = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, place: int) -> Tensor:
+        number = int(self.numbers[place])
+        image = open_image(self.images.read(number), self.channels)
+        if self.change is None:
+            shown = square(image, round(self.side * STORED_OVER_SHOWN))
+            margin = (shown.width - self.side) // 2
+            image = shown.crop((margin, margin, margin + self.side, margin + self.side))
+        else:
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+                torch.manual_seed(generator(*self.seeds, number).initial_seed())
+                image = self.change(image)
+        return torch.from_numpy(to_array(image).copy())
+
+
+def transform(recipe: Augmentation, side: int) -> Any:
+    """Random resized crop (or resize, random shift), flip and RandAugment of torchvision, on PIL images."""
+    if recipe.min_crop_area < 1:
+        steps: list[Any] = [v2.RandomResizedCrop(side, scale=(recipe.min_crop_area, 1.0), antialias=True)]
+    else:
+        steps = [v2.Resize(side, antialias=True), v2.CenterCrop(side)]
+        if recipe.shift:
+            steps.append(v2.RandomCrop(side, padding=recipe.shift, padding_mode="reflect"))
+    if recipe.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if recipe.randaugment_layers:
+        steps.append(v2.RandAugment(recipe.randaugment_layers, recipe.randaugment_magnitude))
+    return v2.Compose(steps)
+
+
+class Streamed:
+    """The iterators of ``InMemory`` for images that stay encoded. ``numbers`` maps positions to the source's."""
+
+    def __init__(self, images: Encoded, numbers: NDArray[np.int64], channels: int, workers: int) -> None:
+        self.images, self.numbers, self.channels, self.workers = images, numbers, channels, workers
+
+    def train(
+        self,
+        numbers: Tensor,
+        batch_size: int,
+        side: int,
+        recipe: Augmentation,
+        seeds: tuple[int, int],
+        device: torch.device,
+    ) -> Iterator[Tensor]:
+        chosen = self.numbers[numbers.numpy()]
+        items = _Images(self.images, chosen, self.channels, side, transform(recipe, side), seeds)
+        return self._batches(items, batch_size, device)
+
+    def plain(self, numbers: Tensor, batch_size: int, side: int, device: torch.device) -> Iterator[Tensor]:
+        items = _Images(self.images, self.numbers[numbers.numpy()], self.channels, side)
+        return self._batches(items, batch_size, device)
+
+    def _batches(self, items: _Images, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+        order = [list(range(begin, min(begin + batch_size, len(items)))) for begin in range(0, len(items), batch_size)]
+        loader: DataLoader[Tensor] = DataLoader(
+            items,
+            batch_sampler=order,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+            prefetch_factor=4 if self.workers else None,
+            generator=torch.Generator().manual_seed(0),  # else each loader takes a number from the global one
+        )
+        for images in loader:
+            yield images.to(device, non_blocking=True).float()
