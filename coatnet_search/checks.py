@@ -124,19 +124,19 @@ def stem(value: object) -> dict[str, Choice]:
         try:
             Stem(**{"kind": "patch", key: part})  # type: ignore[arg-type]  # a patch takes any stride: one key at a time
         except InputError as error:
-            raise Misplaced(str(error), at) from None
+            raise Misplaced(str(error).removeprefix(f"stem {key}: "), at) from None
     return checked
 
 
 def stage(value: object) -> dict[str, Choice]:
     """Choices for one stage: block, depth, width, stride, and whatever options its blocks have."""
     given = _mapping(value)
-    for key in ("block", "depth", "width"):
-        if key not in given:
-            raise Misplaced("this key is missing; add it (a value, or a list to choose from)", (key,))
-    blocks = _blocks(_choices({"block": given["block"]}, "a stage", _STAGE)["block"])
+    blocks = _blocks(_choices({"block": given["block"]}, "a stage", _STAGE)["block"]) if "block" in given else [*menu()]
     options = {key: default for name in reversed(blocks) for key, default in menu()[name].options.items()}
     checked = _choices(given, f"a stage of {' or '.join(blocks)}", {**_STAGE, **options})
+    for key in ("block", "depth", "width"):
+        if key not in checked:
+            raise Misplaced("this key is missing; add it (a value, or a list to choose from)", (key,))
     for at, key, part in _each(checked):
         if key in _LEAST:
             _whole(part, _LEAST[key], at)

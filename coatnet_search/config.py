@@ -130,7 +130,7 @@ class DataSpec:
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
-    """How candidates are chosen."""
+    """How the next candidates are chosen, and how many of them."""
 
     strategy: Text = "nsga2"
     """A name of the strategies' menu: random, grid, tpe, nsga2."""
@@ -167,7 +167,7 @@ class ChooseSpec:
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
-    """Where MLflow mirrors the record."""
+    """The mirror of a study's record in MLflow."""
 
     uri: Annotated[Text, AfterValidator(checks.tracking_uri)] | None = None
     """Tracking URI, without password; null: a SQLite file under runs/."""
@@ -229,8 +229,10 @@ class Document(Source):
             return checked
         except ValidationError as error:
             found = [(self._place(one), one) for one in error.errors(include_url=False)]
-        # An unknown key comes first: it is often the missing one in another spelling. Then by line.
-        at, first = min(found, key=lambda pair: (pair[1]["type"] != _UNKNOWN, self.line(pair[0]) or 0))
+        # An unknown key comes first: it is often the missing one in another spelling. Then by line. A list is also
+        # called too short where its items are wrong, so that comes last.
+        rank = {_UNKNOWN: 0, "too_short": 2}
+        at, first = min(found, key=lambda pair: (rank.get(pair[1]["type"], 1), self.line(pair[0]) or 0))
         raise self.error(at, _message(cls, at, first))
 
     @staticmethod
@@ -290,7 +292,7 @@ def _message(cls: type, at: KeyPath, fault: Any) -> str:
     if kind == _UNKNOWN:
         return unknown("key", str(at[-1])[:60], _keys(cls, at[:-1]))
     if kind == "missing":
-        return f"this key is missing; add it: {_keys(cls, at[:-1])[str(at[-1])]}"
+        return f"this key is missing; add it ({_keys(cls, at[:-1])[str(at[-1])].rstrip('.')})"
     return wrong(_EXPECTED[kind].format(**context), fault["input"])
 
 

@@ -1,5 +1,6 @@
 """A YAML file as plain values with the line of each key, so that every message can name its place."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Source:
         if not equals or not all(path):
             raise InputError(f"--set {show(assignment)}: expected KEY=VALUE, for example --set search.trials=20")
         try:
-            value, _ = read_yaml(text, command_line=True)
+            value, _ = read_yaml(text.strip(), command_line=True)
         except YamlFault as fault:
             raise InputError(f"--set {dotted((*path, *fault.at))}: {one_line(fault.message)}") from None
         self._put(path, value)
@@ -123,6 +124,8 @@ def read_source(path: str | Path, text: str | None = None) -> Source:
     name = one_line(str(path))
     try:
         content = _text(Path(path), name) if text is None else text
+        if len(content) > MAX_BYTES:
+            raise _too_long()
         value, lines = read_yaml(content)
         if value is None:
             raise YamlFault(1, (), "expected a mapping of keys to values, got an empty file")
@@ -134,24 +137,24 @@ def read_source(path: str | Path, text: str | None = None) -> Source:
     return Source(name, value, dict(lines))
 
 
+def _too_long() -> YamlFault:
+    return YamlFault(1, (), f"expected at most {MAX_BYTES:,} bytes, got more; is this the right file?")
+
+
 def _text(path: Path, name: str) -> str:
-    """The file's text. Only regular files are opened, and no more of one than the limit."""
+    """The file's text. Only regular files are opened (a pipe would wait for ever), and the limit is read of one."""
+    if not os.path.isfile(path):
+        what = "a folder" if os.path.isdir(path) else "not a file" if os.path.lexists(path) else "no such file"
+        raise InputError(f"{name}: {what}; give the path of a YAML file")
     try:
-        if not path.is_file():
-            what = "a folder, not a file" if path.is_dir() else "not a file" if path.exists() else "no such file"
-            raise InputError(f"{name}: {what}; give the path of a YAML file")
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise SetupError(f"{name}: cannot be read: {one_line(str(reason))}; check its path and permissions") from None
+    except OSError as error:
+        raise SetupError(f"{name}: cannot be read: {error.strerror}; check its permissions") from None
     if len(content) > MAX_BYTES:
-        raise YamlFault(1, (), f"expected at most {MAX_BYTES:,} bytes, got more; is this the right file?")
+        raise _too_long()
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        byte = content[error.start]
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         raise YamlFault(line, (), f"expected text in UTF-8, got the byte 0x{byte:02x}; save it as UTF-8") from None

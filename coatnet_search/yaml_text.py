@@ -27,11 +27,18 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 # What PyYAML says, and what a person can do about it. The context line is where an open bracket or quote starts.
 _SYNTAX = (
     ("mapping values are not allowed", "a ':' that starts no key; check the indentation, or put the text in quotes"),
+    ("mapping keys are not allowed", "a '?' or ':' that starts no key; put the text in quotes"),
+    ("sequence entries are not allowed", "a '-' that starts no list; start the list in a line of its own"),
     ("could not find expected ':'", "expected 'key: value'; a ':' is missing or the indentation is wrong"),
     ("expected ',' or ']'", "a bracket '[' that is opened here is not closed, or a ',' is missing"),
     ("expected ',' or '}'", "a brace '{' that is opened here is not closed, or a ',' is missing"),
     ("while scanning a quoted scalar", "a quote that is opened here is not closed"),
     ("expected <block end>", "the indentation does not match the lines above"),
+    ("expected '<document start>'", "the indentation does not match the lines above"),
+    ("while scanning a block scalar", "a text after | or > starts in the next line, indented"),
+    ("tag", "tags (!name) are not allowed; remove it, or put the text in quotes"),
+    ("directive", "lines that start with % are not known here; remove it, or put the text in quotes"),
+    ("while scanning an a", "a text that starts with & or * must be put in quotes"),  # an anchor, an alias
     ("cannot start any token", "a text that starts with this character must be put in quotes"),
     ("unknown escape character", "a '\\' in double quotes starts an escape; use single quotes"),
     ("expected the node content", "a value is missing, or a bracket is closed too early"),
@@ -134,7 +141,8 @@ class _Reading:
         """Use one event of the parser."""
         self.line = event.start_mark.line + 1
         if getattr(event, "tag", None) is not None:
-            raise self.fault(f"the tag {show(event.tag)} is not allowed; remove it, and put text in quotes")
+            tag = show(str(event.tag).replace("tag:yaml.org,2002:", "!!", 1))
+            raise self.fault(f"the tag {tag} is not allowed; remove it, and put text in quotes")
         match event:
             case yaml.DocumentStartEvent():
                 self._documents += 1
@@ -187,8 +195,6 @@ class _Reading:
         if not isinstance(key, str):
             hint = "; yes, no, on and off are read as true and false" if isinstance(key, bool) else ""
             raise self.fault(f"expected a key that is text, got {show(key)}{hint}; put it in quotes")
-        if key == "<<":
-            raise self.fault("merge keys (<<) are not known here; write the keys out")
         if key in top.value:
             first = self.lines[(*top.at, key)]
             raise YamlFault(self.line, (*top.at, key), f"this key is already in line {first}; remove one of the two")
@@ -212,6 +218,8 @@ class _Reading:
             raise self.fault(f"expected printable text, got the character {odd.group()!r}; remove it")
         if not plain:
             return text
+        if text == "<<":
+            raise self.fault("merge keys (<<) are not known here; write the keys out")
         value = _number(text) if self.command_line else None
         if value is None:
             kind = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False)).rpartition(":")[2]  # type: ignore[no-untyped-call]
