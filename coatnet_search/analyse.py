@@ -273,16 +273,15 @@ def separability(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: 
              if name in tied or (num_val and top - value < difference_margin(top, value, num_val))}  # fmt: skip
     if len(close) == 1:
         return None
-    lowest = min(close.values())
     which = "the layouts" if len(close) == len(best) else join_words(list(close))
-    parts = []
+    lowest, parts = min(close.values()), []
     if len(tied) > 1:
         parts.append(f"{join_words(tied)} share the top accuracy of {show('val_top1', top)}")
     if num_val and lowest < top:
         margin = difference_margin(top, lowest, num_val)
         parts.append(
-            f"the best accuracies of {which} lie between {show('val_top1', lowest)} and {show('val_top1', top)}, and "
-            f"on {num_val:,} validation images differences below {show_difference('val_top1', margin)} are noise"
+            f"their best accuracies lie between {show('val_top1', lowest)} and {show('val_top1', top)}, and on "
+            f"{num_val:,} validation images differences below {show_difference('val_top1', margin)} are noise"
         )
     return f"This data cannot separate {which}: {'; '.join(parts)}. Noise between seeds comes on top."
 

@@ -48,11 +48,15 @@ def sense_of(name: str, objectives: Mapping[str, Sense]) -> Sense:
     return objectives.get(name) or quantity(name).sense
 
 
-def axis_title(name: str) -> str:
-    """``validation error (%)``, ``throughput (images/s)``, ``multiply-adds``."""
+def heading(name: str) -> str:
+    """The title of a table's column: ``throughput (images/s)``, ``validation error`` (its cells say %)."""
     known = quantity(name)
-    unit = "%" if known.form == "percent" else known.unit
-    return f"{known.title} ({unit})" if unit else known.title
+    return f"{known.title} ({known.unit})" if known.unit else known.title
+
+
+def axis_title(name: str) -> str:
+    """The title of an axis: ``validation error (%)``, ``throughput (images/s)``, ``multiply-adds``."""
+    return f"{quantity(name).title} (%)" if quantity(name).form == "percent" else heading(name)
 
 
 def scale(name: str) -> float:
@@ -60,10 +64,13 @@ def scale(name: str) -> float:
     return 100.0 if quantity(name).form == "percent" else 1.0
 
 
-def show(name: str, value: Any) -> str:
-    """A number as a person reads it: ``94.4 %``, ``1.23 M``, ``1,234 images/s``; a missing one is a dash."""
+def show(name: str, value: Any, *, unit: bool = True) -> str:
+    """A number as a person reads it: ``94.4 %``, ``1.23 M``, ``1,234 images/s``; a missing one is a dash.
+
+    Without ``unit`` the unit of a plain number is left to the heading (``heading``).
+    """
     if value is None or isinstance(value, str):
-        return "–" if not value else str(value)
+        return value or "–"
     number = float(value)
     if not math.isfinite(number):
         return "–"
@@ -72,15 +79,16 @@ def show(name: str, value: Any) -> str:
         return f"{100 * number:.1f} %"
     if known.form == "count":
         return _prefixed(number)
-    text = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
-    return f"{text} {known.unit}".rstrip()
+    text = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:#.4g}"
+    return f"{text} {known.unit}".rstrip() if unit else text
 
 
 def show_difference(name: str, value: float) -> str:
-    """The size of a difference: points for percentages, else as ``show``."""
-    if quantity(name).form == "percent":
+    """The size of a difference in three digits: points for percentages, else with its unit."""
+    known = quantity(name)
+    if known.form == "percent":
         return f"{abs(100 * value):.1f} points"
-    return show(name, abs(value))
+    return _prefixed(abs(value)) if known.form == "count" else f"{abs(value):.3g} {known.unit}".rstrip()
 
 
 def _prefixed(number: float) -> str:

@@ -19,7 +19,7 @@ Theme = Literal["light", "dark"]
 INK = {"light": "#1f2328", "dark": "#e6edf3"}
 GROUND = {"light": "#ffffff", "dark": "#0d1117"}
 GRID = {"light": "#e3e6ea", "dark": "#2a313a"}
-LOG_FACTOR = 3.0  # an axis of counts is logarithmic where the values span more than this
+LINE = "#8b949e"  # the front and what belongs to no layout: seen on both grounds
 
 
 def template(theme: Theme = "light") -> go.layout.Template:
@@ -47,7 +47,7 @@ def front(
 ) -> go.Figure:
     """The study's quality objective against ``x``, with the front of this plane as a line.
 
-    ``chosen``: trial number -> rank, written beside the point. Error bars are 95 % intervals where known.
+    ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``.
     """
     y = marks.quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
@@ -56,18 +56,24 @@ def front(
         return _empty(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     line = rows[rows["front"]].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
-                       line={"shape": _step(x, y, objectives), "width": 2, "color": "#8b949e"})  # fmt: skip
+                       line={"shape": _step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
     for layout, look in looks.items():
         own = rows[rows["layout"] == layout]
-        for final, part in own.groupby("final", sort=False):
-            figure.add_trace(_points(part, layout, look, bool(final), x, y, both=bool(own["final"].any())))
+        for final in (True, False):
+            part = own[own["final"] == final]
+            if len(part):
+                figure.add_trace(_points(part, layout, look, final, x, y, entry=final or not own["final"].any()))
+    if not rows["final"].all():
+        marker = {"color": LINE, "size": 9, "symbol": "circle-open", "line": {"width": 2}}
+        figure.add_scatter(x=[None], y=[None], mode="markers", name="not final", marker=marker, hoverinfo="skip")
+    away = 24 if sense_of(y, objectives) == "min" else -24  # pixels, to the side where no trial is
     for number, rank in (chosen or {}).items():
         for _, row in rows[rows["number"] == number].iterrows():
-            place = np.log10(row["x"]) if _logarithmic(rows["x"], x) else row["x"]
-            figure.add_annotation(x=place, y=row["y"], text=f"<b>{rank}</b>", ax=0, ay=-26, arrowwidth=1, arrowhead=0)
-    if _logarithmic(rows["x"], x):
+            place = np.log10(row["x"]) if marks.logarithmic(rows["x"], x) else row["x"]
+            figure.add_annotation(x=place, y=row["y"], text=f"<b>{rank}</b>", ax=0, ay=away, arrowwidth=1, arrowhead=0)
+    if marks.logarithmic(rows["x"], x):
         figure.update_xaxes(type="log", dtick="D2")
-    _count_ticks(figure, x)
+    figure.update_xaxes(tickformat="~s" if quantity(x).form == "count" else ",.4~g")
     return figure
 
 
@@ -107,13 +113,14 @@ def learning_curves(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, the
     if name is None:
         return _empty(_figure("Learning curves", "epoch", "", theme), "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
-    title = f"{_capital(quantity(name).title)} by epoch ({len(drawn)} of {len(frame)} trials, front drawn strong)"
+    title = f"{_capital(quantity(name).title)} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
     figure = _figure(title, "epoch", axis_title(name), theme)
-    for on_front in (False, True):
-        for layout, look in looks.items():
-            own = [(row, curve) for row, curve in drawn if row["layout"] == layout and row["on_front"] == on_front]
-            if own:
-                figure.add_trace(_lines(own, layout, look, on_front))
+    for layout, look in looks.items():
+        own = [pair for pair in drawn if pair[0]["layout"] == layout]
+        for on_front in (False, True):
+            part = [pair for pair in own if pair[0]["on_front"] == on_front]
+            if part:
+                figure.add_trace(_lines(part, layout, look, on_front, entry=on_front or len(part) == len(own)))
     figure.update_xaxes(rangemode="tozero")
     return figure
 
@@ -151,9 +158,9 @@ def _empty(figure: go.Figure, message: str) -> go.Figure:
 
 
 def _points(
-    part: pd.DataFrame, layout: str, look: marks.Look, final: bool, x: str, y: str, *, both: bool
+    part: pd.DataFrame, layout: str, look: marks.Look, final: bool, x: str, y: str, *, entry: bool
 ) -> go.Scatter:
-    """One layout's points; those that are not final share the legend entry of the final ones where there are any."""
+    """One layout's points, final or not; ``entry``: whether they stand for the layout in the legend."""
     known = [quantity(name) for name in (x, y)]
     hover = (f"<b>{html.escape(layout)}</b> trial %{{customdata[0]}} (%{{customdata[2]}})<br>%{{customdata[1]}}<br>"
              f"{html.escape(known[0].title)} %{{x:.4~s}}<br>{html.escape(known[1].title)} %{{y:.4~g}}"
@@ -163,7 +170,7 @@ def _points(
               "line": {"width": 1 if final else 2, "color": "#ffffff" if final else look.colour}}  # fmt: skip
     return go.Scatter(
         x=part["x"].to_numpy(), y=part["y"].to_numpy(), mode="markers", marker=marker, customdata=custom,
-        hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=final or not both,
+        hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=entry,
         error_x=_bars(part, "x", look), error_y=_bars(part, "y", look),
     )  # fmt: skip
 
@@ -193,7 +200,9 @@ def _strip(part: pd.DataFrame, layout: str, look: marks.Look, final: bool) -> go
     )  # fmt: skip
 
 
-def _lines(own: list[tuple[pd.Series, Any]], layout: str, look: marks.Look, on_front: bool) -> go.Scatter:
+def _lines(
+    own: list[tuple[pd.Series, Any]], layout: str, look: marks.Look, on_front: bool, *, entry: bool
+) -> go.Scatter:
     """All curves of a layout as one trace, with gaps between them: a page of few traces stays quick."""
     gap = np.full((1, 2), np.nan)
     joined = np.vstack([part for _, curve in own for part in (curve, gap)])
@@ -202,19 +211,8 @@ def _lines(own: list[tuple[pd.Series, Any]], layout: str, look: marks.Look, on_f
         x=joined[:, 0], y=joined[:, 1], mode="lines+markers", text=label, name=html.escape(layout), legendgroup=layout,
         line={"color": look.colour, "width": 2.5 if on_front else 1}, opacity=1 if on_front else 0.4,
         marker={"size": 6 if on_front else 3, "symbol": look.shape}, connectgaps=False,
-        showlegend=on_front, hovertemplate="%{text}, epoch %{x}: %{y:.4~g}<extra>" + html.escape(layout) + "</extra>",
+        showlegend=entry, hovertemplate="%{text}, epoch %{x}: %{y:.4~g}<extra>" + html.escape(layout) + "</extra>",
     )  # fmt: skip
-
-
-def _logarithmic(values: pd.Series, name: str) -> bool:
-    """Counts get a logarithmic axis where they span enough of it for ticks to tell."""
-    least, most = float(values.min()), float(values.max())
-    return quantity(name).form == "count" and least > 0 and most / least > LOG_FACTOR
-
-
-def _count_ticks(figure: go.Figure, x: str) -> None:
-    if quantity(x).form == "count":
-        figure.update_xaxes(tickformat="~s")
 
 
 def _step(x: str, y: str, objectives: Mapping[str, Sense]) -> str:

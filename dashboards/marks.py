@@ -1,7 +1,8 @@
 """What the figures show, before any plotting library: one visual language and the numbers that are drawn.
 
 Colour is the layout, an open symbol is a trial that is not final (stopped, failed, still running, or done with a
-smaller budget), a bar is a 95 % interval. plotly (``figures.py``) and matplotlib (``pictures.py``) draw the same marks.
+smaller budget), a bar is an interval (``interval``). plotly (``figures.py``) and matplotlib (``pictures.py``) draw the
+same marks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 SHAPES = ("circle", "square", "diamond", "triangle-up")
 FIXED = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T", "T", "C-C-T-T-T")  # the paper's layouts look alike in every study
 NUM_CURVES = 60
+LOG_FACTOR = 3.0  # a cost's axis is logarithmic where the values span more than this
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,12 @@ def axes(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
     return [name for name in names if name != main and np.isfinite(numbers(frame, name)).any()]
 
 
+def logarithmic(values: pd.Series, name: str) -> bool:
+    """Costs get a logarithmic axis where they span enough of it for ticks to tell."""
+    least, most = float(values.min()), float(values.max())
+    return name in COSTS and least > 0 and most / least > LOG_FACTOR
+
+
 def points(
     frame: pd.DataFrame, objectives: Mapping[str, Sense], x: str, y: str, num_val: int | None = None
 ) -> pd.DataFrame:
@@ -81,15 +89,15 @@ def points(
 
 
 def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats, Floats]:
-    """The 95 % interval of a column, NaN where none is known: of accuracies by the number of validation images, of
-    measured quantities value -+ spread."""
+    """The bar of a column's values, NaN where none is known: of accuracies the 95 % interval that follows from the
+    number of validation images, of measured quantities the width of the middle half of the repeats (``_spread``)."""
     values = numbers(rows, name)
     if name in ("error", "val_top1") and num_val:
         low, high = wilson(accuracies(rows), num_val)
         return (1 - high, 1 - low) if name == "error" else (low, high)
     if f"{name}_spread" in rows.columns:
-        spread = np.abs(numbers(rows, f"{name}_spread"))
-        return values - spread, values + spread
+        half = np.abs(numbers(rows, f"{name}_spread")) / 2
+        return values - half, values + half
     missing = np.full(len(rows), np.nan)
     return missing, missing
 

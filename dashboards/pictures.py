@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from coatnet_search.analyse import hypervolume_over_trials
 from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
 from dashboards import marks
-from dashboards.figures import GRID, INK, LOG_FACTOR
+from dashboards.figures import GRID, INK, LINE
 
 SHAPES = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
 SIZE_INCHES, DPI = (8.0, 4.8), 150
@@ -67,7 +67,7 @@ def _front(
         return _empty(axes, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     line = rows[rows["front"]].sort_values("x")
     step = "steps-post" if sense_of(x, objectives) == "min" else "steps-pre"
-    axes.plot(line["x"], line["y"], drawstyle=step, color="#8b949e", linewidth=1.8, zorder=1)
+    axes.plot(line["x"], line["y"], drawstyle=step, color=LINE, linewidth=1.8, zorder=1)
     for layout, look in looks.items():
         for final in (True, False):
             part = rows[(rows["layout"] == layout) & (rows["final"] == final)]
@@ -75,11 +75,12 @@ def _front(
             face = look.colour if final else "none"
             axes.scatter(part["x"], part["y"], marker=SHAPES[look.shape], facecolors=face, zorder=3, s=38,
                          edgecolors="white" if final else look.colour, linewidths=0.6 if final else 1.4)  # fmt: skip
+    away = -13 if sense_of(y, objectives) == "min" else 13  # points, to the side where no trial is
     for number, rank in chosen.items():
         for _, row in rows[rows["number"] == number].iterrows():
-            axes.annotate(str(rank), (row["x"], row["y"]), xytext=(0, 9), textcoords="offset points", ha="center",
-                          fontweight="bold", zorder=4)  # fmt: skip
-    _count_axis(axes, rows["x"], x)
+            axes.annotate(str(rank), (row["x"], row["y"]), xytext=(0, away), textcoords="offset points", ha="center",
+                          va="center", fontweight="bold", zorder=4)  # fmt: skip
+    _cost_axis(axes, rows["x"], x)
     _legend(axes, looks, open_too=not rows["final"].all(), line=True)
 
 
@@ -109,8 +110,9 @@ def _by_layout(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense])
             axes.boxplot(own["y"][final], positions=[place], widths=0.6, showfliers=False, boxprops=line,
                          whiskerprops=line, capprops=line, medianprops=line)  # fmt: skip
         offsets = place + jitter.uniform(-0.18, 0.18, len(own))
-        edges, faces = [look.colour] * len(own), [look.colour if done else "none" for done in final]
-        axes.scatter(offsets, own["y"], marker=SHAPES[look.shape], facecolors=faces, edgecolors=edges, alpha=0.75, s=26)
+        for shown, face in ((final, look.colour), (~final, "none")):
+            axes.scatter(offsets[shown], own["y"][shown], marker=SHAPES[look.shape], facecolors=face,
+                         edgecolors=look.colour, alpha=0.75, s=26)  # fmt: skip
     axes.set_xticks(range(len(looks)), [_plain(name) for name in looks])
     axes.set_xlim(-0.6, len(looks) - 0.4)
     axes.grid(visible=False, axis="x")
@@ -132,7 +134,7 @@ def _curves(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) ->
         _titles(axes, "learning curves", "", "")
         return _empty(axes, "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
-    title = f"{quantity(name).title} by epoch ({len(drawn)} of {len(frame)} trials, front drawn strong)"
+    title = f"{quantity(name).title} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
     _titles(axes, title, "epoch", axis_title(name))
     for row, curve in drawn:
         look = looks[str(row["layout"])]
@@ -154,15 +156,15 @@ def _empty(axes: Axes, message: str) -> None:
     axes.set_axis_off()
 
 
-def _count_axis(axes: Axes, values: pd.Series, name: str) -> None:
-    if quantity(name).form != "count":
-        return
-    least, most = float(values.min()), float(values.max())
-    if least > 0 and most / least > LOG_FACTOR:
+def _cost_axis(axes: Axes, values: pd.Series, name: str) -> None:
+    if marks.logarithmic(values, name):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    if quantity(name).form == "count":
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    else:
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
 
 
 def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line: bool) -> None:
@@ -170,7 +172,7 @@ def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line
     handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle="", label=_plain(name))
                for name, look in looks.items()]  # fmt: skip
     if line:
-        handles.insert(0, Line2D([], [], color="#8b949e", linewidth=1.8, label="front"))
+        handles.insert(0, Line2D([], [], color=LINE, linewidth=1.8, label="front"))
     if open_too:
         handles.append(Line2D([], [], color=INK["light"], marker="o", markerfacecolor="none", linestyle="",
                               label="not final"))  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from markupsafe import Markup
 
 from coatnet_search.analyse import complete
 from coatnet_search.choose import Choice
-from coatnet_search.quantities import quantity, show
+from coatnet_search.quantities import heading, quantity, show
 from dashboards import figures
 from dashboards.pictures import write_pictures
 from dashboards.summary import summarize, write_csv
@@ -71,7 +72,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(quantity=show, title=_title, seconds=_seconds)
+    environment.filters.update(quantity=partial(show, unit=False), title=_title, heading=heading, seconds=_seconds)
     return environment.get_template("report.html").render(
         data=data,
         shown=shown,

@@ -107,11 +107,11 @@ def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int |
     out = [analyse.separability(frame, objectives, num_val), note]
     if rows.attrs["other_budgets"]:
         used = ", ".join(f"{name} {value:g}" for name, value in rows.attrs["budget"].items() if value is not None)
-        out.append(
-            f"Only the fullest budget ({used}) is compared; {rows.attrs['other_budgets']} trials with less are not."
-        )
+        left = rows.attrs["other_budgets"]
+        trials = "1 trial with less is" if left == 1 else f"{left} trials with less are"
+        out.append(f"Only the fullest budget ({used}) is compared; {trials} not.")
     if rows.attrs["excluded"]:
-        out.append(f"{rows.attrs['excluded']} finished trials lack an objective and are not compared.")
+        out.append(f"Finished trials that lack an objective are not compared: {rows.attrs['excluded']}.")
     return [text for text in out if text]
 
 
