@@ -60,7 +60,7 @@ def _option(block: str, name: str, value: object) -> Scalar:
             raise InputError(f"block {block}: {name}: expected {type(default).__name__}, got {value!r}")
     elif not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(f"block {block}: {name}: expected a number, got {value!r}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 @dataclass(frozen=True, init=False)
@@ -113,7 +113,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Stem:
-    """``conv``: ``depth`` 3x3 convolutions, the first with the stride; ``patch``: one convolution of side ``stride``."""
+    """``conv``: ``depth`` 3x3 convolutions, the first with the stride; ``patch``: one convolution, kernel = stride."""
 
     kind: Literal["conv", "patch"] = "conv"
     depth: int = 2
@@ -259,6 +259,9 @@ class Failure:
     kind: str
     message: str
     traceback: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import DropPath
-from torch import Tensor
+from torch import Tensor, nn
 
 from coatnet_search.arch import Arch, Stage, Stem
 from coatnet_search.blocks import menu
 from coatnet_search.blocks.ends import Classifier, ConvStem, PatchStem
 from coatnet_search.errors import InputError
 
-INIT_STD = 0.02  # of every weight and bias table, as in the authors' later code for the same blocks
+Init = Literal["normal", "fan_in"]
+INIT_STD = 0.02  # of weights and bias tables, as in the authors' later code for the same blocks
 _TABLE = "relative_bias.table"
 
 
@@ -56,7 +57,6 @@ class CoAtNet(nn.Module):
             stages[index].append(build_block(stage, in_width, stride, grid))
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
         self.head = Classifier(arch.out_width, arch.num_classes, hidden=arch.head.hidden, norm_eps=arch.head.norm_eps)
-        self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -71,7 +71,7 @@ class CoAtNet(nn.Module):
 
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth: the rate grows linearly over the blocks from 0 to ``rate``."""
-        blocks = [block for stage in self.stages for block in stage]  # type: ignore[union-attr]
+        blocks = [block for stage in self.stages.children() for block in stage.children()]
         for place, block in enumerate(blocks):
             for module in block.modules():
                 if isinstance(module, DropPath):
@@ -82,17 +82,24 @@ class CoAtNet(nn.Module):
         return {name for name, _ in self.named_parameters() if name.endswith(_TABLE)}
 
 
-def initialise(module: nn.Module) -> None:
-    """Normal weights and bias tables, zero biases, unit norms."""
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.normal_(module.weight, std=INIT_STD)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif hasattr(module, "table"):
-        nn.init.normal_(module.table, std=INIT_STD)
+def initialise(model: nn.Module, init: Init = "normal") -> None:
+    """Zero biases, unit norms, normal bias tables; weights as ``init`` says.
+
+    ``normal``: standard deviation 0.02, as in the authors' later code. ``fan_in``: fan-in^-0.5, for networks of some
+    dozen channels, whose signal 0.02 all but extinguishes.
+    """
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            nn.init.normal_(module.weight, std=INIT_STD if init == "normal" else module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(table := getattr(module, "table", None), nn.Parameter):
+            nn.init.normal_(table, std=INIT_STD)
 
 
-def build(arch: Arch, weights: Mapping[str, Tensor] | None = None, *, drop_path: float = 0.0) -> CoAtNet:
+def build(
+    arch: Arch, weights: Mapping[str, Tensor] | None = None, *, drop_path: float = 0.0, init: Init = "normal"
+) -> CoAtNet:
     """The network of an architecture, (B, C, H, W) -> (B, num_classes); freshly initialised, or with ``weights``.
 
     Relative-bias tables of another image size are resized bilinearly. Works under ``torch.device("meta")``.
@@ -101,6 +108,7 @@ def build(arch: Arch, weights: Mapping[str, Tensor] | None = None, *, drop_path:
     if reasons := arch.problems():
         raise InputError(f"architecture {arch.id}: {reasons[0]}")
     model = CoAtNet(arch)
+    initialise(model, init)
     model.set_drop_path(drop_path)
     if weights is not None:
         _load(model, weights)
@@ -134,8 +142,8 @@ def num_parameters(model: nn.Module) -> int:
     return sum(math.prod(parameter.shape) for parameter in model.parameters())
 
 
-def seeded_build(arch: Arch, seed: int, *, drop_path: float = 0.0) -> CoAtNet:
+def seeded_build(arch: Arch, seed: int, *, drop_path: float = 0.0, init: Init = "normal") -> CoAtNet:
     """``build`` with initial weights that follow from ``seed`` alone; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(arch, drop_path=drop_path)
+        return build(arch, drop_path=drop_path, init=init)

@@ -52,7 +52,7 @@ def choose(
     _check(frame, limits, top)
     feasible = rows[_shortfall(rows, objectives, limits) <= 0]
     if feasible.empty:
-        raise InputError(nothing_to_choose(frame, objectives, limits))
+        raise InputError(_nothing_to_choose(frame, objectives, limits))
     ordered = ranked(feasible, objectives)
     ordered = ordered[~(ordered["arch_id"].duplicated() & ordered["arch_id"].notna())]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
@@ -69,7 +69,7 @@ def choose(
     return chosen
 
 
-def nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
+def _nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
     """Why ``choose`` finds nothing, as a sentence; where limits are the reason, the nearest trial is named."""
     rows = comparable(frame, objectives)
     if rows.empty:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn as nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from coatnet_search.arch import Arch, Stage, Stem, digest
@@ -101,7 +101,7 @@ def _run(make: Callable[[], nn.Module], channels: int, side: int) -> Count:
     """A module counted by running it once on one image."""
     with torch.device("meta"), torch.no_grad():
         module, image = make().eval(), torch.empty(1, channels, side, side)
-        written = _count(module, image, custom_mapping={op: _written for op in flop_registry})
+        written = _count(module, image, custom_mapping=dict.fromkeys(flop_registry, _written))
         return Count(num_parameters(module), _count(module, image) // 2, written)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from coatnet_search.arch import Arch, Stage, Stem
-from coatnet_search.blocks import block_name, menu
+from coatnet_search.blocks import Scalar, block_name, menu
 from coatnet_search.errors import InputError, unknown
 
 # size: stem width, (letter, depth, width, stride) of each stage, head size
@@ -69,7 +69,7 @@ def patch_size(image_size: int) -> int:
 
 def _stage(letter: str, depth: int, width: int, stride: int, head_size: int, depthwise: bool) -> Stage:
     options = menu()[block_name(letter)].options
-    wanted = {"head_size": head_size, **({"stride_at": "depthwise"} if depthwise else {})}
+    wanted: dict[str, Scalar] = {"head_size": head_size, **({"stride_at": "depthwise"} if depthwise else {})}
     return Stage(block=letter, depth=depth, width=width, stride=stride,
                  options={key: value for key, value in wanted.items() if key in options})  # fmt: skip
 

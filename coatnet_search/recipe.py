@@ -38,6 +38,7 @@ class Recipe:
     shift: int = 0  # random shift of up to so many pixels in both directions; mirrored at the border
     min_crop_area: float = 1.0  # random resized crops of this share of the area or more; 1: none (then shift counts)
     drop_path: float = 0.0  # stochastic depth of the last block; linear over blocks
+    init: Literal["normal", "fan_in"] = "normal"  # of the weights: see ``build.initialise``
     ema: float = 0.0  # decay of the moving average that is evaluated; 0: none
     bn_momentum: float = 0.1  # of BatchNorm's statistics, in torch's sense: the weight of the new batch
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
@@ -98,9 +99,12 @@ RECIPES: dict[str, Recipe] = {
         warmup=0.1,
         label_smoothing=0.1,
         shift=4,
+        init="fan_in",
     ),
     # the embedded digits: 8 pixels, and a mirrored digit is none
-    "digits": Recipe(name="digits", epochs=6, batch_size=64, lr=3e-3, warmup=0.1, flip=False, shift=1),
+    "digits": Recipe(
+        name="digits", epochs=6, batch_size=64, lr=3e-3, warmup=0.1, flip=False, shift=1, init="fan_in"
+    ),
     "paper-imagenet": _PAPER,
     "paper-imagenet-finetune": _PAPER_FINETUNE,
     "paper-imagenet21k": _PAPER_21K,

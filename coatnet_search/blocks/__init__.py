@@ -5,7 +5,7 @@ module behind a line is imported when a block is first built. A block's module d
 
     class MyBlock(nn.Module):
         def __init__(self, in_width, width, stride, grid, *, drop_path, **options): ...   # grid: input side, pixels
-        def forward(self, x): ...                     # (B, in_width, grid, grid) -> (B, width, grid/stride, grid/stride)
+        def forward(self, x): ...                   # (B, in_width, grid, grid) -> (B, width, grid/stride, grid/stride)
         @staticmethod
         def problems(in_width, width, grid, **options) -> list[str]: ...                  # grid: output side, pixels
 

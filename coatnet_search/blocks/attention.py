@@ -7,10 +7,9 @@ A channels-last map is the token matrix already, so the permutes below are views
 from typing import Any
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from timm.layers import DropPath
-from torch import Tensor
+from torch import Tensor, nn
 
 from coatnet_search.blocks.common import ACTIVATIONS, POOLS, Shortcut
 
@@ -48,7 +47,7 @@ class RelativeBias(nn.Module):
         return flat.view(-1, tokens, tokens)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_kept": None}  # type: ignore[misc]
+        return {**self.__dict__, "_kept": None}  # a copy looks up its own
 
 
 class Attention(nn.Module):

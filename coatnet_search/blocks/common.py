@@ -1,13 +1,13 @@
 """Pieces that several blocks share: activation, norms, shortcut."""
 
+from collections.abc import Callable
 from functools import partial
 
-import torch.nn as nn
 from timm.layers import LayerNorm2d
-from torch import Tensor
+from torch import Tensor, nn
 
-ACTIVATIONS = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
-POOLS = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
+POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
 def norm2d(kind: str, width: int, eps: float) -> nn.Module:

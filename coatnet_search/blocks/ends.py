@@ -1,8 +1,7 @@
 """Stem and head: how images become a map, and a map becomes class scores. B batch, C channels, W width."""
 
 import torch
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 from coatnet_search.blocks.common import ACTIVATIONS
 

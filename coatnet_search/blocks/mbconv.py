@@ -5,9 +5,8 @@ Shapes: B batch, D in_width, W width, E = expand x W inner width, G side of the 
 
 from typing import Any
 
-import torch.nn as nn
 from timm.layers import DropPath, SqueezeExcite
-from torch import Tensor
+from torch import Tensor, nn
 
 from coatnet_search.blocks.common import ACTIVATIONS, Shortcut, convolution_problems, norm2d
 

@@ -1,0 +1,237 @@
+"""Ray's own matters: start or join it, check that it has what a study asks for, schedule trials with Ray Tune.
+
+The record resumes a study, so nothing of Ray Tune is restored: its own state goes to a folder that is thrown away.
+Actors are reused, so a trial does not import torch again; how many run at once is capped where candidates are
+suggested, and a trial whose process died is retried once, from its last checkpoint.
+"""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from coatnet_search.arch import Failure
+from coatnet_search.errors import SetupError
+from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
+from coatnet_search.progress import Progress
+from coatnet_search.session import Session
+from coatnet_search.study import study_of_values
+
+RETRIES = 1  # of a trial whose process was killed or lost
+STOP_GRACE_S = 30.0  # for running epochs to end, once a search is to stop
+_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is the log
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # ours lets epochs end
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "100000000",  # its experiment state is never read
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def run_on_ray(session: Session, folder: Path, address: str | None, workers: int | None,
+               show: Callable[[int], Progress]) -> None:  # fmt: skip
+    """Run a session's trials with Ray Tune, at most ``workers`` at once (default: as many as the resources allow).
+
+    Raises SetupError where the cluster cannot hold one trial.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
+    resources = session.study.file.resources
+    with _ray(address), tempfile.TemporaryDirectory(prefix="coatnet-search-tune-") as scratch:
+        at_once = capacity(ray.cluster_resources(), resources.cpus, resources.gpus, workers)
+        with show(at_once) as progress:
+            driver = _Driver(session, progress, at_once)
+            checkpoints = str((folder / "checkpoints").resolve())
+            trainable = tune.with_parameters(TrialActor, study=session.study.values(), checkpoints=checkpoints)
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune_config=tune.TuneConfig(search_alg=_Proposals(driver), num_samples=-1, reuse_actors=True),
+                run_config=tune.RunConfig(
+                    name="search", storage_path=scratch, verbose=0, callbacks=[_Events(driver)], stop=_Stop(driver),
+                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                ),
+            )  # fmt: skip
+            tuner.fit()
+            if driver.error:
+                raise driver.error
+
+
+def capacity(cluster: Mapping[str, float], cpus: float, gpus: float, workers: int | None) -> int:
+    """How many trials run at once. Raises SetupError, with what exists, where not one fits."""
+    fits = math.inf
+    for name, asked in (("CPU", cpus), ("GPU", gpus)):
+        if asked:
+            have = cluster.get(name, 0)
+            if have < asked:
+                raise SetupError(f"a trial asks for {asked:g} {name}s and the cluster has {have:g} in all; change "
+                                 f"resources.{name.lower()}s or start with more nodes")  # fmt: skip
+            fits = min(fits, math.floor(have / asked + 1e-9))
+    if workers is not None and workers > fits:
+        raise SetupError(f"{workers} trials at once do not fit: the cluster's CPUs and GPUs hold {fits:g}")
+    return int(workers or fits)
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """A Ray of our own on this machine, or the cluster at ``address``; one that is running already is used."""
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    try:
+        if address:
+            ray.init(address=address, **options)
+        else:
+            ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _Driver:
+    """What the three hooks of Ray Tune share: the session, and which of Tune's trials is which task."""
+
+    def __init__(self, session: Session, progress: Progress, at_once: int) -> None:
+        self.session, self._progress, self._at_once = session, progress, at_once
+        self._tasks: dict[str, Task] = {}
+        self._stopped_at: float | None = None
+        self.error: SetupError | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self._tasks) >= self._at_once:
+            return None
+        task = self.session.next()
+        if task is None:
+            return None if self._tasks else Searcher.FINISHED
+        self._tasks[trial_id] = task
+        return {"task": json.dumps(task_to_dict(task))}  # one text: Tune flattens and copies what is nested
+
+    def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        task = self._tasks.get(trial_id)
+        if task is None or "report" not in result:
+            return
+        report = _report(json.loads(result["report"]))
+        if report.state is not None:
+            del self._tasks[trial_id]
+        self._take(task, report)
+
+    def ended(self, trial_id: str, message: str | None) -> None:
+        """Tune is done with a trial: with one that gave its last report, or that died, or that is to stop."""
+        task = self._tasks.pop(trial_id, None)
+        if task is None or (message is None and self.session.stopping):
+            return
+        lost = Failure(kind="killed", message=message or "its process ended without a final report")
+        self._take(task, Report(metrics={}, state="failed", failure=lost))
+
+    def _take(self, task: Task, report: Report) -> None:
+        try:
+            self.session.take(task, report)
+        except SetupError as error:
+            self.error, self.session.stopping = error, True
+        self._progress.saw(task.number)
+
+    def overdue(self) -> bool:
+        """Whether running epochs had their time to end after a stop."""
+        if self.session.stopping and self._stopped_at is None:
+            self._stopped_at = time.monotonic()
+        return self._stopped_at is not None and time.monotonic() - self._stopped_at > STOP_GRACE_S
+
+
+class _Unpickled:
+    """Tune pickles its hooks into a state that nobody restores; the driver stays behind."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Proposals(_Unpickled, Searcher):
+    def __init__(self, driver: _Driver) -> None:
+        super().__init__(metric=None, mode=None)
+        self._driver = driver
+
+    def suggest(self, trial_id: str) -> Any:
+        return self._driver.suggest(trial_id)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The callback below has it."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the record is the state."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the record is the state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a search is resumed from its record")
+
+
+class _Events(_Unpickled, tune.Callback):
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
+
+    def on_trial_result(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any],
+                        **info: Any) -> None:  # fmt: skip
+        self._driver.report(trial.trial_id, result)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._driver.ended(trial.trial_id, None)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._driver.ended(trial.trial_id, "its process was killed or lost, and so was the one of its retry")
+
+
+class _Stop(_Unpickled, tune.Stopper):
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return self._driver.session.stopping
+
+    def stop_all(self) -> bool:
+        return self._driver.overdue()
+
+
+class TrialActor(tune.Trainable):
+    """A worker process: holds the data of one study and runs its trials one after another, an epoch a step."""
+
+    def setup(self, config: dict[str, Any], study: Mapping[str, Any], checkpoints: str) -> None:
+        checked = study_of_values(study)
+        threads = max(1, math.floor(checked.file.resources.cpus))
+        device = "cuda" if checked.file.resources.gpus else "cpu"
+        self._evaluator = Evaluator(checked, Path(checkpoints), device, threads)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._reports = self._evaluator.run(task_from_dict(json.loads(new_config["task"])))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        report = next(self._reports)
+        return {"report": json.dumps(_plain(report)), "done": report.state is not None}
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {"metrics": dict(report.metrics), "state": report.state, "device": report.device,
+            "timings": dict(report.timings), "failure": vars(report.failure) if report.failure else None}  # fmt: skip
+
+
+def _report(value: dict[str, Any]) -> Report:
+    failure = Failure(**value["failure"]) if value["failure"] else None
+    return Report(**{**value, "failure": failure})

@@ -1,0 +1,256 @@
+"""One trial: legal? build, measure, train, score on val. Knows neither Ray nor MLflow; a trial's fault is its result.
+
+A user's own trainer replaces the training: ``trainer(arch, budget, data, device)`` yields the same metrics, a mapping
+an epoch. It is named by ``package.module:function`` or by an entry point of the group ``coatnet_search.trainers``, on
+the command line alone: no file can make this process import a name.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.metadata
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from coatnet_search.arch import Arch, Budget, Failure, State
+from coatnet_search.build import seeded_build
+from coatnet_search.cost import cost
+from coatnet_search.datasets import Data, load_data
+from coatnet_search.device_lock import DeviceLock
+from coatnet_search.errors import InputError, SetupError, unknown
+from coatnet_search.measurements import load_measurement
+from coatnet_search.study import Study
+from coatnet_search.train import TrainingFailed, train
+
+Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
+_FRACTIONS = ("val_top1", "val_top5", "train_top1", "error")
+_POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "params", "macs", "activations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What one trial is asked to do."""
+
+    number: int
+    key: str
+    arch: Arch
+    budget: Budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """An epoch's metrics, or with a ``state`` the end of the trial: its final metrics, why it failed, what it took."""
+
+    metrics: Mapping[str, float]
+    state: State | None = None
+    failure: Failure | None = None
+    device: str | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Fault(Exception):
+    """A trial's own failure, by kind."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def load_trainer(name: str) -> Trainer:
+    """The trainer of an entry point or of ``package.module:function``. Raises InputError where there is none."""
+    points = {point.name: point for point in importlib.metadata.entry_points(group="coatnet_search.trainers")}
+    try:
+        if name in points:
+            return points[name].load()
+        module, colon, function = name.partition(":")
+        if not colon:
+            raise InputError(
+                f"--evaluator: {unknown('installed trainer', name, points)}; or give package.module:function"
+            )
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"--evaluator {name}: {error}") from None
+
+
+class Evaluator:
+    """Runs the trials of one study in this process, on one device, with its data loaded once."""
+
+    def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1) -> None:
+        torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
+        self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
+        self._lock = DeviceLock(_device_id(self.device))
+        self._trainer = load_trainer(study.evaluator) if study.evaluator else None
+        self._data: dict[int, Data] = {}
+
+    def data(self, image_size: int) -> Data:
+        """The study's data at an image size, kept for the next trial."""
+        if image_size not in self._data:
+            self._data[image_size] = load_data(self.study.file.data, image_size=image_size)
+        return self._data[image_size]
+
+    def run(self, task: Task) -> Iterator[Report]:
+        """A report an epoch, then the final one; what goes wrong in the trial is its state and failure."""
+        start = time.monotonic()
+        epochs: list[dict[str, float]] = []
+        final: dict[str, float] = {}
+        failure: Failure | None = None
+        state: State = "done"
+        try:
+            final.update(cost(task.arch).as_metrics())
+            for found in self._steps(task):
+                if "epoch" in found:
+                    epochs.append(found)
+                    yield Report(metrics=found)
+                else:
+                    final.update(found)
+            final.update(self._last(epochs, task))
+            if reasons := self.study.refusals(final):
+                state, failure = "refused", Failure(kind="limit", message=reasons[0])
+            self._check_objectives(final)
+        except _Refused as refused:
+            state, failure = "refused", Failure(kind="limit", message=str(refused))
+        except Exception as error:  # a trial's fault ends the trial, never the search
+            state, failure = "failed", _failure(error)
+        timings = {"wall_s": round(time.monotonic() - start, 3)}
+        yield Report(metrics=_finite(final), state=state, failure=failure, device=describe(self.device),
+                     timings=timings)  # fmt: skip
+
+    def _steps(self, task: Task) -> Iterator[dict[str, float]]:
+        """Measured metrics first (they may rule a candidate out before it costs anything), then the epochs."""
+        recipe = self.study.recipe
+        model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init).to(self.device)
+        if self.study.file.measure:
+            measured = self._measure(model, task.arch)
+            yield measured
+            if reasons := self.study.refusals(measured):
+                raise _Refused(reasons[0])
+        if self._trainer:
+            data = self.data(task.arch.image_size)
+            for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
+                yield checked({"epoch": number, **epoch})
+        elif self.study.file.evaluate == "trained":
+            data = self.data(task.arch.image_size)
+            for epoch in train(model, data, recipe, task.budget, self.device,
+                               checkpoint=self.checkpoints / task.key, step_guard=self._lock.shared):  # fmt: skip
+                yield checked(epoch)
+
+    def _measure(self, model: nn.Module, arch: Arch) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for name in self.study.file.measure:
+            with self._lock.alone():
+                found.update(load_measurement(name).measure(model, arch, self.device))
+        return checked(found)
+
+    def _last(self, epochs: list[dict[str, float]], task: Task) -> dict[str, float]:
+        """The final metrics of a trained network are its last epoch's: nothing is picked by looking at val."""
+        if self.study.file.evaluate != "trained" and not self._trainer:
+            return {}
+        if not epochs:
+            raise Fault("no_result", "the trainer ended without a single report")
+        last = {name: value for name, value in epochs[-1].items() if name != "epoch"}
+        if "val_top1" in last:
+            last["error"] = 1.0 - last["val_top1"]
+        return last
+
+    def _check_objectives(self, metrics: Mapping[str, float]) -> None:
+        for name in self.study.file.objectives:
+            if name not in metrics:
+                raise Fault("missing_objective", f"the last report has no {name}, which is an objective")
+
+
+class _Refused(Exception):
+    """A measured limit is broken before training."""
+
+
+def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as floats. Raises Fault for what is no number, NaN, infinite, or outside what the metric can be."""
+    clean: dict[str, float] = {}
+    at = f" in epoch {metrics['epoch']}" if "epoch" in metrics else ""
+    for name, value in metrics.items():
+        number = _number(name, value, at)
+        if not math.isfinite(number):
+            raise Fault("nan", f"{name} is {number}{at}")
+        if name in _FRACTIONS and not 0 <= number <= 1:
+            raise Fault("measurement", f"{name} is {number:g}{at}; it is a fraction from 0 to 1")
+        if name in _POSITIVE and number <= 0:
+            raise Fault("measurement", f"{name} is {number:g}{at}; it must be positive")
+        clean[str(name)] = int(number) if name == "epoch" else number
+    return clean
+
+
+def _number(name: str, value: Any, at: str) -> float:
+    """A float from a number or a scalar of torch or numpy; a text or an array is refused by name."""
+    scalar = value.item() if hasattr(value, "item") and getattr(value, "size", None) != 0 and _single(value) else value
+    if isinstance(scalar, bool) or not isinstance(scalar, (int, float)):
+        raise Fault("measurement", f"{name} is a {type(value).__name__}{at}, not a number")
+    return float(scalar)
+
+
+def _single(value: Any) -> bool:
+    count = value.numel() if hasattr(value, "numel") else getattr(value, "size", 0)
+    return bool(count == 1)
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _failure(error: Exception) -> Failure:
+    kind = getattr(error, "kind", None)
+    if isinstance(error, torch.OutOfMemoryError):
+        kind = "out_of_memory"
+    if isinstance(error, (InputError, SetupError)):
+        kind = "bad_input"
+    own = isinstance(error, (Fault, TrainingFailed, InputError, SetupError))
+    message = " ".join(str(error).split()) or type(error).__name__
+    trace = None if own else "".join(traceback.format_exception(error))[-4000:]
+    return Failure(kind=kind or "error", message=message if own else f"{type(error).__name__}: {message}"[:500],
+                   traceback=trace)  # fmt: skip
+
+
+def _device_id(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "cpu"
+    return str(torch.cuda.get_device_properties(device).uuid)
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, as records and tables name it: ``cpu (2 threads)``, ``NVIDIA H200``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''})"
+
+
+def task_to_dict(task: Task) -> dict[str, Any]:
+    return {
+        "number": task.number,
+        "key": task.key,
+        "arch": task.arch.to_dict(),
+        "budget": dataclasses.asdict(task.budget),
+    }
+
+
+def task_from_dict(value: Mapping[str, Any]) -> Task:
+    return Task(number=value["number"], key=value["key"], arch=Arch.from_dict(value["arch"]),
+                budget=Budget(**value["budget"]))  # fmt: skip
+
+
+@contextlib.contextmanager
+def closing_reports(reports: Iterator[Report]) -> Iterator[Iterator[Report]]:
+    """Ends a trial that is not read to its end, so that its loaders and locks are released."""
+    try:
+        yield reports
+    finally:
+        close = getattr(reports, "close", None)
+        if close:
+            close()

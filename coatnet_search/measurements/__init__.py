@@ -1,0 +1,34 @@
+"""PLUGIN what is measured of a real module on a real device: one file and one line in ``MEASUREMENTS`` each.
+
+A measurement's file has ``METRICS``, the names it gives, and ``measure``::
+
+    def measure(model: nn.Module, arch: Arch, device: torch.device) -> dict[str, float]
+
+Each number comes with its spread, ``NAME_spread``: the interquartile range of the repeats, in the same unit.
+The menu is free of torch; the file behind a line is imported when it is first used.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+from typing import Any
+
+from coatnet_search.errors import InputError, unknown
+
+MEASUREMENTS: dict[str, str] = {
+    "throughput": "coatnet_search.measurements.throughput",
+}
+
+
+@functools.cache
+def menu() -> dict[str, str]:
+    """The built-in measurements and those that installed packages add (entry points, group of this package's name)."""
+    points = importlib.metadata.entry_points(group="coatnet_search.measurements")
+    return {**{point.name: point.value for point in points}, **MEASUREMENTS}
+
+
+def load_measurement(name: str) -> Any:
+    """A measurement's module. Raises InputError that names the known ones."""
+    if name not in menu():
+        raise InputError(unknown("measurement", name, menu()))
+    return importlib.import_module(menu()[name])

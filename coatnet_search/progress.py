@@ -1,0 +1,96 @@
+"""What a person sees of a running search: a live table on a terminal, a line a trial elsewhere (on stderr)."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from coatnet_search.arch import TERMINAL, Trial
+from coatnet_search.quantities import quantity, show
+from coatnet_search.session import Session
+
+SHOWN_DONE = 6
+
+
+class Progress:
+    """Shows a session: running trials, the best so far, how far, how long still. ``warning`` adds a line when it has
+    one to say (the mirror's, for instance)."""
+
+    def __init__(self, session: Session, workers: int, warning: Callable[[], str | None] = lambda: None) -> None:
+        self._session, self._workers, self._warning = session, workers, warning
+        self._console = Console(stderr=True)
+        self._start, self._done_before = time.monotonic(), len(session.finished)
+        self._warned: str | None = None
+        self._live = Live(get_renderable=self._view, console=self._console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def saw(self, number: int) -> None:
+        """A trial reported; a finished one gets its line where there is no live table."""
+        trial = self._session.trials[number]
+        if trial.state in TERMINAL and not self._console.is_terminal:
+            self._console.print(f"{self._counted()}  {self._line(trial)}", highlight=False, soft_wrap=True)
+        line = self._warning()
+        if line and line != self._warned:
+            self._warned = line
+            self._console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+
+    def _line(self, trial: Trial) -> str:
+        layout = trial.arch.layout if trial.arch else "?"
+        if trial.failure:
+            return f"#{trial.number} {layout} {trial.state}: {trial.failure}"
+        return f"#{trial.number} {layout}  " + "  ".join(self._numbers(trial))
+
+    def _numbers(self, trial: Trial) -> list[str]:
+        names = dict.fromkeys([*self._session.study.file.objectives, "val_top1", "throughput_images_per_s"])
+        return [f"{quantity(name).title} {show(name, trial.metrics[name])}" for name in names if name in trial.metrics]
+
+    def _counted(self) -> str:
+        done, wanted = len(self._session.finished), self._session.wanted
+        return f"[{done}/{wanted}] {self.eta()}"
+
+    def eta(self) -> str:
+        """The time that the trials left will take at the pace so far."""
+        done = len(self._session.finished) - self._done_before
+        left = self._session.wanted - len(self._session.finished)
+        if done <= 0 or left <= 0:
+            return "" if left <= 0 else "ETA ..."
+        seconds = (time.monotonic() - self._start) / done * left
+        return f"ETA {timedelta(seconds=round(seconds))}"
+
+    def _view(self) -> Group:
+        session = self._session
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("trial", "layout", "state", "epoch", *session.study.file.objectives, "val_top1"):
+            table.add_column(name, justify="left" if name in ("layout", "state") else "right")
+        trials = [session.trials[number] for number in sorted(session.trials)]
+        running = [trial for trial in trials if trial.state not in TERMINAL]
+        for trial in [*session.finished[-SHOWN_DONE:], *running]:
+            table.add_row(*self._row(trial), style="" if trial.state in TERMINAL else "cyan")
+        bar = ProgressBar(total=session.wanted, completed=len(session.finished), width=40)
+        title = Text(f"{session.study.name}: {session.study.file.question}", style="bold")
+        return Group(title, table, bar, Text(f"{self._counted()}   {self._workers} at once"))
+
+    def _row(self, trial: Trial) -> list[str]:
+        last = dict(trial.curve[-1]) if trial.curve else {}
+        if "val_top1" in last:
+            last["error"] = 1 - last["val_top1"]
+        known = {**last, **trial.metrics}
+        epoch = f"{int(last.get('epoch', 0))}/{self._session.study.budget.epochs}"
+        names = [*self._session.study.file.objectives, "val_top1"]
+        numbers = [show(name, known.get(name)) for name in names]
+        return [str(trial.number), trial.arch.layout if trial.arch else "?", trial.state, epoch, *numbers]

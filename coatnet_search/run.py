@@ -1,0 +1,129 @@
+"""A study's trials, run: on Ray Tune, or one after another in this process. Both drive the same session."""
+
+import contextlib
+import math
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from coatnet_search.analyse import pareto_front
+from coatnet_search.cluster import run_on_ray
+from coatnet_search.evaluate import Evaluator, closing_reports
+from coatnet_search.journal import write_json
+from coatnet_search.progress import Progress
+from coatnet_search.record import Record, driver_lock, read_record, read_trials
+from coatnet_search.session import Session
+from coatnet_search.study import RUNS, Study, load_study, prepare_run
+from coatnet_search.tracking import start_mirror
+
+MIRROR_GRACE_S = 20.0  # how long the end of a run waits for the mirror; the rest can be replayed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended: its folder, trials by state, whether work is left, and a line of the mirror's if it has one."""
+
+    run: Path
+    complete: bool
+    finished: int
+    failed: int
+    note: str | None = None
+
+
+def run_study(study: Study | str | Path, local: bool = False, address: str | None = None, workers: int | None = None,
+              minutes: float | None = None, *, sets: Sequence[str] = (), evaluator: str | None = None,
+              runs: Path = RUNS) -> Path:  # fmt: skip
+    """Run or resume a study; the folder of its RUN. See ``run``."""
+    checked = study if isinstance(study, Study) else load_study(study, sets, evaluator)
+    return run(checked, local=local, address=address, workers=workers, minutes=minutes, runs=runs).run
+
+
+def run(study: Study, *, local: bool = False, address: str | None = None, workers: int | None = None,
+        minutes: float | None = None, runs: Path = RUNS) -> Outcome:  # fmt: skip
+    """Run or resume a study until it is complete, is interrupted, or ``minutes`` have passed.
+
+    ``local``: in this process without Ray; else on a local Ray or the cluster at ``address``, at most ``workers``
+    trials at once. Raises InputError for another study in the folder, SetupError where data, devices or storage are
+    not there or another driver holds the study.
+    """
+    checked = study if study.summary else study.with_data()
+    folder = runs / checked.name
+    with driver_lock(folder):
+        prepare_run(checked, runs)
+        with Record(folder) as record:
+            session = Session(checked, folder, record, read_trials(folder))
+            with _mirror(checked, folder) as mirror, _stop_signals(session, minutes):
+                if not session.complete:
+                    _drive(session, folder, local, address, workers, mirror)
+                _tell_front(checked, folder)
+        note = mirror.close(MIRROR_GRACE_S) if mirror else None
+    failed = sum(trial.state == "failed" for trial in session.finished)
+    return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed, note=note)
+
+
+def _drive(session: Session, folder: Path, local: bool, address: str | None, workers: int | None, mirror: Any) -> None:
+    warning = mirror.warning if mirror else lambda: None
+    if local:
+        with Progress(session, 1, warning) as progress:
+            _run_here(session, folder, progress)
+    else:
+        run_on_ray(session, folder, address, workers, lambda count: Progress(session, count, warning))
+
+
+def _run_here(session: Session, folder: Path, progress: Progress) -> None:
+    resources = session.study.file.resources
+    device = "cuda" if resources.gpus else "cpu"
+    evaluator = Evaluator(session.study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)))
+    while task := session.next():
+        with closing_reports(evaluator.run(task)) as reports:
+            for report in reports:
+                session.take(task, report)
+                progress.saw(task.number)
+                if session.stopping and report.state is None:
+                    return
+
+
+@contextlib.contextmanager
+def _stop_signals(session: Session, minutes: float | None) -> Iterator[None]:
+    """The first SIGINT or SIGTERM, and the end of the minutes, let running epochs end; the second ends at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        session.stopping = True
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
+    if minutes is not None:
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, max(0.001, 60 * minutes))
+    try:
+        yield
+    finally:
+        if minutes is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextlib.contextmanager
+def _mirror(study: Study, folder: Path) -> Iterator[Any]:
+    tracking = study.file.tracking
+    if not tracking.enabled:
+        yield None
+        return
+    uri = tracking.uri or f"sqlite:///{(folder.parent / 'mlflow.db').resolve()}"
+    mirror = start_mirror(folder, uri, tracking.experiment or study.name)
+    try:
+        yield mirror
+    except BaseException:
+        mirror.close(0.0)
+        raise
+
+
+def _tell_front(study: Study, folder: Path) -> None:
+    frame = read_record(folder)
+    front = pareto_front(frame, study.file.objectives)
+    write_json(folder / "front.json", [str(key) for key in front["key"]])  # what the mirror tags

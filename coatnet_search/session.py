@@ -1,0 +1,119 @@
+"""The driver's side of a search, whoever runs the trials: what comes next, what was reported, what is finished.
+
+The record is the truth: a session is built from it, and everything that happens is appended to it at once. The
+generator of trial n is seeded by (study seed, n), so a resumed search goes on as an uninterrupted one would.
+"""
+
+import dataclasses
+import shutil
+from collections import Counter, deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from coatnet_search.arch import TERMINAL, Candidate, Failure, Trial
+from coatnet_search.errors import SetupError
+from coatnet_search.evaluate import Report, Task
+from coatnet_search.record import Record
+from coatnet_search.strategies import make_strategy
+from coatnet_search.study import Study, code_version
+
+EQUAL_FAILURES = 3  # so many trials that fail alike, and none that succeeds, end a search
+
+
+class Session:
+    """Hands out the tasks of a study and keeps its record. One driver, one thread."""
+
+    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial]) -> None:
+        self.study, self.run, self._record = study, run, record
+        self.trials = {trial.number: trial for trial in trials if trial.number is not None}
+        self.stopping = False
+        self.exhausted = False
+        self._problem = study.problem()
+        self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
+        self._waiting = deque(trial for trial in self.trials.values() if trial.state not in TERMINAL)
+        record.append({"event": "session", "code_version": code_version(), "study": study.name})
+
+    @property
+    def wanted(self) -> int:
+        return self.study.file.search.trials
+
+    @property
+    def finished(self) -> list[Trial]:
+        return [trial for trial in self.trials.values() if trial.state in TERMINAL]
+
+    @property
+    def complete(self) -> bool:
+        """Whether no work is left."""
+        return len(self.finished) >= self.wanted or (self.exhausted and len(self.finished) == len(self.trials))
+
+    def next(self) -> Task | None:
+        """The next trial to run: an interrupted one first, then what the strategy proposes."""
+        if self.stopping:
+            return None
+        if self._waiting:
+            return self._task(self._waiting.popleft())
+        number = next((n for n in range(self.wanted) if n not in self.trials), None)
+        if number is None or self.exhausted:
+            return None
+        rng = np.random.default_rng([self.study.file.search.seed, number])
+        history = [self.trials[n] for n in sorted(self.trials)]
+        proposed = self._strategy.suggest(self._problem, history, rng, 1)
+        if not proposed:
+            self.exhausted = True
+            return None
+        return self._start(number, proposed[0], proposed[0].attributes)
+
+    def _start(self, number: int, candidate: Candidate, attributes: dict[str, Any]) -> Task:
+        arch = self.study.space.decode(candidate)
+        trial = Trial(
+            dict(candidate), self.study.space.exact(candidate), "running", number=number, key=self.study.key(arch),
+            arch=arch, budget=self.study.budget, attributes=attributes,
+        )  # fmt: skip
+        self.trials[number] = trial
+        self._record.append({
+            "event": "started", "number": number, "key": trial.key, "candidate": trial.candidate,
+            "arch": arch.to_dict(), "arch_id": arch.id, "layout": arch.layout,
+            "budget": dataclasses.asdict(self.study.budget), "metrics": trial.metrics, "attributes": attributes,
+            "origin": self.study.file.search.strategy,
+        })  # fmt: skip
+        return self._task(trial)
+
+    def _task(self, trial: Trial) -> Task:
+        arch = trial.arch or self.study.space.decode(trial.candidate)
+        assert trial.number is not None
+        return Task(number=trial.number, key=trial.key or self.study.key(arch), arch=arch, budget=self.study.budget)
+
+    def take(self, task: Task, report: Report) -> None:
+        """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""
+        trial = self.trials[task.number]
+        if report.state is None:
+            curve = (*(e for e in trial.curve if e.get("epoch") != report.metrics.get("epoch")), report.metrics)
+            self.trials[task.number] = dataclasses.replace(trial, state="running", curve=curve)
+            self._record.append({"event": "report", "number": task.number, "key": task.key, "metrics": report.metrics})
+            return
+        self.trials[task.number] = dataclasses.replace(
+            trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
+            device=report.device, timings=report.timings,
+        )  # fmt: skip
+        self._record.append({
+            "event": "terminal", "number": task.number, "key": task.key, "state": report.state,
+            "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
+            "device": report.device, "timings": report.timings,
+        })  # fmt: skip
+        shutil.rmtree(self.run / "checkpoints" / task.key, ignore_errors=True)  # a final trial needs no resuming
+        self._check_failures()
+
+    def lost(self, task: Task, kind: str, message: str) -> None:
+        """A trial whose process ended without a final report, after its retry."""
+        self.take(task, Report(metrics={}, state="failed", failure=Failure(kind=kind, message=message)))
+
+    def _check_failures(self) -> None:
+        failures = Counter(str(trial.failure) for trial in self.finished if trial.failure)
+        common = failures.most_common(1)
+        if common and common[0][1] >= EQUAL_FAILURES and all(trial.state == "failed" for trial in self.finished):
+            spent = sum(trial.timings.get("wall_s", 0.0) for trial in self.finished) / 3600
+            raise SetupError(f"the first {common[0][1]} trials failed alike ({common[0][0]}); stopped after "
+                             f"{spent:.2f} device-hours. Mend the cause and remove {self.run}")  # fmt: skip

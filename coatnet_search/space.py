@@ -1,0 +1,354 @@
+"""Space: what may be chosen. Flat candidates in, architectures out; legality as reasons; counting and sampling.
+
+A scalar in a space file is a constant, a list is a dimension: ``s2_width`` is the width of the second stage. A depth of
+0 leaves a stage out, its stride too. Dimensions without effect (a kernel where the stage is attention) stand at their
+first value in the canonical form, so that equal networks are one candidate.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from coatnet_search import bundled
+from coatnet_search.arch import Arch, Candidate, Head, Stage, Stem
+from coatnet_search.blocks import Scalar, block_name, menu
+from coatnet_search.config import Document, SpaceFile, read_document
+from coatnet_search.cost import Cost, cost
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.limits import Limit, limit_problems
+from coatnet_search.survey import COLUMNS, Path, Root, Survey, listed, paths, surveyed, within
+
+COST_METRICS = ("params", "macs", "activations")
+COUNTED_EXACTLY = 4_000_000  # networks whose costs are held at once (64 MB)
+LISTED = 300_000  # candidates that are worth listing one by one
+ESTIMATED_FROM = 2_000  # random networks, where a space with limits is too large to count
+TRIES = 20_000  # random candidates drawn before a space counts as having no legal one
+_STRUCTURE = ("block", "depth", "width", "stride")
+
+
+class Space:
+    """A space file as an object. ``choices`` maps each dimension to its values, in the order of the network."""
+
+    def __init__(self, file: SpaceFile, name: str = "space") -> None:
+        self.file, self.name = file, name
+        self.limits: Mapping[str, Limit] = dict(file.limits)
+        self.choices: Mapping[str, tuple[Scalar, ...]] = MappingProxyType(dict(self._dimensions()))
+        self._stages: dict[tuple[Any, ...], Stage | None] = {}
+        self._stage_keys = [self._keys_of(place) for place in range(1, len(file.stages) + 1)]
+
+    # --- what the file says ---------------------------------------------------------------------------------------
+
+    def _dimensions(self) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
+        if isinstance(self.file.image_size, tuple):
+            yield "image_size", self.file.image_size
+        for key, value in self.file.stem.items():
+            if isinstance(value, tuple):
+                yield f"stem_{key}", value
+        if isinstance(self.file.head_size, tuple):
+            yield "head_size", self.file.head_size
+        for place, row in enumerate(self.file.stages, 1):
+            for key, value in row.items():
+                if isinstance(value, tuple):
+                    letters = tuple(menu()[block_name(str(v))].letter for v in value) if key == "block" else value
+                    if len(set(letters)) < len(letters):
+                        raise InputError(f"stages[{place}].{key}: a value is listed twice: {list(value)}")
+                    yield f"s{place}_{key}", letters
+
+    def _keys_of(self, place: int) -> list[tuple[str, str | None, Scalar | None]]:
+        """(key, dimension or None, constant) for each key of a stage's row."""
+        row = self.file.stages[place - 1]
+        return [(key, f"s{place}_{key}" if isinstance(value, tuple) else None,
+                 None if isinstance(value, tuple) else value) for key, value in row.items()]  # fmt: skip
+
+    def with_data(self, in_channels: int, num_classes: int) -> "Space":
+        """The same space for images with so many channels and classes."""
+        return Space(dataclasses.replace(self.file, in_channels=in_channels, num_classes=num_classes), self.name)
+
+    # --- a candidate ----------------------------------------------------------------------------------------------
+
+    def decode(self, candidate: Candidate) -> Arch:
+        """The architecture of a candidate. Raises InputError for a missing or unknown dimension or value."""
+        self.check(candidate)
+        head_size = candidate.get("head_size", self.file.head_size)
+        stages = []
+        for place, keys in enumerate(self._stage_keys):
+            stage = self._stage(place, keys, candidate, head_size)  # type: ignore[arg-type]
+            if stage is not None:
+                stages.append(stage)
+        return Arch(
+            image_size=candidate.get("image_size", self.file.image_size),  # type: ignore[arg-type]
+            in_channels=self.file.in_channels,
+            num_classes=self.file.num_classes,
+            stem=self._stem(candidate),
+            stages=tuple(stages),
+            head=self._head,
+        )
+
+    @functools.cached_property
+    def _head(self) -> Head:
+        return Head(**self.file.head)  # type: ignore[arg-type]
+
+    def check(self, candidate: Candidate) -> None:
+        """Raises InputError where the candidate's dimensions or values are not this space's."""
+        if len(candidate) != len(self.choices):
+            for name in candidate:
+                if name not in self.choices:
+                    raise InputError(f"candidate: {unknown('dimension', name, self.choices)}")
+        for name, values in self.choices.items():
+            if name not in candidate:
+                raise InputError(f"candidate: dimension {name} is missing; its values: {list(values)}")
+            if candidate[name] not in values:
+                raise InputError(f"candidate: {name}: {candidate[name]!r} is not among {list(values)}")
+
+    def _stem(self, candidate: Candidate) -> Stem:
+        names = tuple(self.file.stem)
+        return _make_stem(names, tuple(candidate.get(f"stem_{name}", self.file.stem[name]) for name in names))
+
+    def _stage(self, place: int, keys: list[Any], candidate: Candidate, head_size: int | None) -> Stage | None:
+        values = (place, head_size, *(candidate[dim] if dim else constant for _, dim, constant in keys))
+        try:
+            return self._stages[values]
+        except KeyError:
+            stage = self._stages[values] = self._make_stage([key for key, _, _ in keys], values[2:], head_size)
+            return stage
+
+    @staticmethod
+    def _make_stage(keys: list[str], values: tuple[Any, ...], head_size: int | None) -> Stage | None:
+        row = dict(zip(keys, values, strict=True))
+        if row["depth"] == 0:
+            return None
+        known = menu()[block_name(row["block"])].options
+        options = {key: value for key, value in row.items() if key in known}
+        if head_size is not None and "head_size" in known:
+            options.setdefault("head_size", head_size)
+        return Stage(options=options, **{key: row[key] for key in _STRUCTURE if key in row})
+
+    def cost(self, candidate: Candidate) -> Cost:
+        return cost(self.decode(candidate))
+
+    def exact(self, candidate: Candidate) -> dict[str, float]:
+        """What is known of a candidate before any trial: params, macs, activations."""
+        return self.cost(candidate).as_metrics()
+
+    def problems(self, candidate: Candidate) -> list[str]:
+        """Why a candidate is not legal, as sentences; empty means that it is."""
+        try:
+            arch = self.decode(candidate)
+        except InputError as error:
+            return [str(error)]
+        reasons = self._order_problems(arch) + arch.problems()
+        if not reasons and self.limits:
+            reasons += limit_problems(self.limits, cost(arch).as_metrics())
+        return reasons
+
+    def _order_problems(self, arch: Arch) -> list[str]:
+        if not arch.stages:
+            return ["every stage is left out"]
+        if not self.file.convolution_first:
+            return []
+        kinds = [menu()[stage.block].kind for stage in arch.stages]
+        return ["convolution_first: a convolution stage comes after attention"] if kinds != sorted(
+            kinds, key=("convolution", "attention").index) else []  # fmt: skip
+
+    def canonical(self, candidate: Candidate) -> dict[str, Scalar]:
+        """The one spelling of the candidate's network: dimensions without effect stand at their first value."""
+        self.check(candidate)
+        fixed = dict(candidate)
+        uses_heads = False
+        for place, keys in enumerate(self._stage_keys, 1):
+            absent = fixed.get(f"s{place}_depth", 1) == 0
+            block = fixed.get(f"s{place}_block", self.file.stages[place - 1]["block"])
+            known = menu()[block_name(str(block))].options
+            uses_heads |= not absent and "head_size" in known and "head_size" not in self.file.stages[place - 1]
+            for key, dim, _ in keys:
+                idle = (absent and key != "depth") or (key not in _STRUCTURE and key not in known)
+                if dim and idle:
+                    fixed[dim] = self.choices[dim][0]
+        if "head_size" in fixed and not uses_heads:
+            fixed["head_size"] = self.choices["head_size"][0]
+        if fixed.get("stem_kind", self.file.stem.get("kind")) == "patch" and "stem_depth" in fixed:
+            fixed["stem_depth"] = self.choices["stem_depth"][0]
+        return self._shift_depths(fixed) if self._may_merge else fixed
+
+    # --- neighbouring stages that only go on with the same blocks: depths (2, 1) and (1, 2) are one network --------
+
+    @functools.cached_property
+    def _may_merge(self) -> bool:
+        rows = self.file.stages
+        optional = any(0 in _values(row["depth"]) for row in rows)
+        pairs = itertools.combinations(rows, 2) if optional else itertools.pairwise(rows)
+        return any(1 in _values(b.get("stride", 1)) and all(set(_values(a[key])) & set(_values(b[key]))
+                   for key in ("block", "width")) for a, b in pairs)  # fmt: skip
+
+    def _shift_depths(self, candidate: dict[str, Scalar]) -> dict[str, Scalar]:
+        head_size = candidate.get("head_size", self.file.head_size)
+        chain: list[int] = []
+        last: Stage | None = None
+        for place, keys in enumerate(self._stage_keys, 1):
+            stage = self._stage(place - 1, keys, candidate, head_size)  # type: ignore[arg-type]
+            if stage is None:
+                continue
+            goes_on = last and stage.stride == 1 and (stage.block, stage.width, stage.options) == (
+                last.block, last.width, last.options)  # fmt: skip
+            if not goes_on:
+                self._respell(candidate, chain)
+                chain = []
+            chain.append(place)
+            last = stage
+        self._respell(candidate, chain)
+        return candidate
+
+    def _respell(self, candidate: dict[str, Scalar], chain: list[int]) -> None:
+        """The first combination of depths, in the order of the choices, with the same sum."""
+        if len(chain) < 2:
+            return
+        rows = [_values(self.file.stages[place - 1]["depth"]) for place in chain]
+        now = [candidate.get(f"s{place}_depth", rows[i][0]) for i, place in enumerate(chain)]
+        options = itertools.product(*([depth for depth in row if depth != 0] for row in rows))
+        depths = next(option for option in options if sum(option) == sum(now))
+        for place, depth in zip(chain, depths, strict=True):
+            if f"s{place}_depth" in candidate:
+                candidate[f"s{place}_depth"] = depth
+
+    # --- drawing --------------------------------------------------------------------------------------------------
+
+    def _first(self) -> Iterator[tuple[str, Scalar]]:
+        return ((name, values[0]) for name, values in self.choices.items())
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Scalar]:
+        """A legal candidate: each dimension drawn evenly, illegal ones drawn again. Raises InputError where none of
+        many draws is legal, with the commonest reason."""
+        reasons: dict[str, int] = {}
+        for _ in range(TRIES):
+            drawn = {name: values[int(rng.integers(len(values)))] for name, values in self.choices.items()}
+            candidate = self.canonical(drawn)
+            found = self.problems(candidate)
+            if not found:
+                return candidate
+            reasons[found[0]] = reasons.get(found[0], 0) + 1
+        common = max(reasons, key=lambda reason: reasons[reason])
+        raise InputError(f"space {self.name}: none of {TRIES} random candidates is legal; for example: {common}")
+
+    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> dict[str, Scalar]:
+        """A legal neighbour: one dimension moved to another value, drawn again until it is legal and differs."""
+        open_dims = [name for name, values in self.choices.items() if len(values) > 1]
+        start = self.canonical(candidate)
+        for _ in range(TRIES if open_dims else 0):
+            name = open_dims[int(rng.integers(len(open_dims)))]
+            others = [value for value in self.choices[name] if value != start[name]]
+            moved = self.canonical({**start, name: others[int(rng.integers(len(others)))]})
+            if moved != start and not self.problems(moved):
+                return moved
+        return start
+
+    def enumerate(self) -> Iterator[dict[str, Scalar]]:
+        """Every legal candidate once, in the order of the choices."""
+        names, seen = list(self.choices), set()
+        for values in itertools.product(*self.choices.values()):
+            candidate = dict(zip(names, values, strict=True))
+            if self.canonical(candidate) != candidate or self.problems(candidate):
+                continue
+            if self._may_merge:
+                network = self.decode(candidate).id
+                if network in seen:
+                    continue
+                seen.add(network)
+            yield candidate
+
+    # --- counting -------------------------------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """The number of distinct legal networks; exact where ``survey.exact``."""
+        return self.survey.size
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """The size of the space, its layouts and the range of its costs; counts all its blocks on the way."""
+        if self._may_merge and math.prod(len(values) for values in self.choices.values()) <= LISTED:
+            return listed(self.decode(candidate) for candidate in self.enumerate())
+        found = self._paths(with_costs=False)
+        if not self.limits:
+            return surveyed(found, exact=not self._may_merge)
+        if set(self.limits) <= set(COLUMNS) and sum(path.count for path in found) <= COUNTED_EXACTLY:
+            inside = [within(path, self.limits) for path in self._paths(with_costs=True)]
+            return surveyed(inside, exact=not self._may_merge)
+        return self._estimated(surveyed(found, exact=False))
+
+    def _paths(self, with_costs: bool) -> list[Path]:
+        return paths(self._roots(), self.file.num_classes, self._head.hidden, self.file.convolution_first, with_costs)
+
+    def _roots(self) -> list[Root]:
+        shared = {name: values for name, values in self.choices.items() if not re.match(r"s\d+_", name)}
+        roots: dict[Any, Root] = {}
+        for values in itertools.product(*shared.values()):
+            fixed = dict(zip(shared, values, strict=True))
+            stem, head_size = self._stem(fixed), fixed.get("head_size", self.file.head_size)
+            image_size: Any = fixed.get("image_size", self.file.image_size)
+            stages = [self._stage_values(place, head_size) for place in range(len(self._stage_keys))]
+            idle_heads = head_size != _values(self.file.head_size)[0]
+            roots[image_size, stem, head_size] = Root(
+                image_size=image_size, stem=stem, in_channels=self.file.in_channels, stages=stages,
+                needs_heads=idle_heads)  # fmt: skip
+        return list(roots.values())
+
+    def _stage_values(self, place: int, head_size: Any) -> list[Stage | None]:
+        keys = self._stage_keys[place]
+        dims = {dim: self.choices[dim] for _, dim, _ in keys if dim}
+        found = (self._stage(place, keys, dict(zip(dims, values, strict=True)), head_size)
+                 for values in itertools.product(*dims.values()))  # fmt: skip
+        return list(dict.fromkeys(found))
+
+    def _estimated(self, whole: Survey) -> Survey:
+        """The share of random legal networks that keep the limits; the limits clip the ranges."""
+        free = Space(dataclasses.replace(self.file, limits={}), self.name)
+        rng = np.random.default_rng(0)
+        archs = [free.decode(free.sample(rng)) for _ in range(ESTIMATED_FROM)]
+        kept = listed(arch for arch in archs if not limit_problems(self.limits, cost(arch).as_metrics()))
+        scale = whole.size / len(archs)
+        layouts = {name: round(scale * count) for name, count in kept.layouts.items()}
+        return Survey(round(scale * kept.size), False, layouts, kept.params, kept.macs)
+
+
+@functools.lru_cache(maxsize=4096)
+def _make_stem(names: tuple[str, ...], values: tuple[Any, ...]) -> Stem:
+    try:
+        return Stem(**dict(zip(names, values, strict=True)))
+    except TypeError:
+        wrong = next(name for name in names if name not in Stem.__dataclass_fields__)
+        raise InputError(f"stem: {unknown('key', wrong, Stem.__dataclass_fields__)}") from None
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def load_space(name: str | FilePath) -> Space:
+    """A bundled space by name, or a space file by path. Raises InputError that names file, line and key."""
+    path = bundled.find("search_spaces", name)
+    return space_of(read_document(path), path.stem)
+
+
+def space_of(document: Document, name: str) -> Space:
+    """A document as a space, its mistakes told with file and line."""
+    file = document.parse(SpaceFile)
+    try:
+        return Space(file, name)
+    except InputError as error:
+        raise document.error(_place(str(error)), str(error)) from None
+
+
+def _place(message: str) -> tuple[str | int, ...]:
+    """Where in a space file a message such as ``stages[2].width: ...`` points."""
+    where = message.split(":", 1)[0]
+    if where.startswith("stages["):
+        number, _, key = where.removeprefix("stages[").partition("]")
+        return ("stages", int(number) - 1, *([key.removeprefix(".")] if key else []))
+    return (where,) if where in ("stem", "limits") else ()

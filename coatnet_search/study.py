@@ -1,0 +1,239 @@
+"""Study file -> checked Study; the RUN's folder; what may change between two runs of a study."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import coatnet_search
+from coatnet_search import bundled, measurements, strategies
+from coatnet_search.arch import Arch, Budget, digest
+from coatnet_search.checks import safe_name
+from coatnet_search.config import Document, SpaceFile, StudyFile, read_document
+from coatnet_search.datasets import DATASETS, Summary, summarize
+from coatnet_search.document import dump
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.limits import limit_problems
+from coatnet_search.measurements import load_measurement
+from coatnet_search.recipe import Recipe, make_recipe
+from coatnet_search.space import COST_METRICS, Space, load_space
+from coatnet_search.strategies import Problem, make_strategy
+
+TRAINED_METRICS = ("val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1")
+RUNS = Path("runs")
+# what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
+FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "limits", "data_digest")
+FREE_IN_DATA = ("path", "download", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A study whose every name is known and every value checked. ``summary`` is None until the data was looked at."""
+
+    name: str
+    file: StudyFile
+    space: Space
+    recipe: Recipe
+    evaluator: str | None = None
+    summary: Summary | None = None
+
+    @property
+    def budget(self) -> Budget:
+        """What each trial may spend; 0 epochs where candidates are only measured."""
+        epochs = self.recipe.epochs if self.file.evaluate == "trained" else 0
+        return Budget(epochs=epochs, num_images=self.file.data.num_images, seed=self.file.search.seed)
+
+    @functools.cached_property
+    def metrics(self) -> tuple[str, ...]:
+        """The names that a finished trial of this study has."""
+        measured = [name for what in self.file.measure for name in load_measurement(what).METRICS]
+        return (*COST_METRICS, *(TRAINED_METRICS if self.file.evaluate == "trained" else ()), *measured)
+
+    def problem(self) -> Problem:
+        """What its strategy is asked."""
+        known = {name: limit for name, limit in self.file.limits.items() if name in COST_METRICS}
+        return Problem(choices=self.space.choices, objectives=self.file.objectives, exact=self.space.exact,
+                       problems=self.space.problems, canonical=self.space.canonical, limits=known)  # fmt: skip
+
+    def refusals(self, metrics: Mapping[str, float | None]) -> list[str]:
+        """Which of the study's limits the metrics break."""
+        return limit_problems(self.file.limits, metrics, self.file.objectives)
+
+    def key(self, arch: Arch) -> str:
+        """The same work has the same key: network, weights, budget, data, recipe, evaluator."""
+        return digest({
+            "arch": arch.id, "weights": "scratch", "budget": dataclasses.asdict(self.budget),
+            "data": self.summary.digest if self.summary else None,
+            "recipe": dataclasses.asdict(self.recipe), "evaluator": self.evaluator or self.file.evaluate,
+            "measure": self.file.measure,
+        }, 16)  # fmt: skip
+
+    def values(self) -> dict[str, Any]:
+        """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
+        file = dataclasses.asdict(self.file)
+        extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
+            self.summary) else {}  # fmt: skip
+        return plain({"name": self.name, **file, "space": dataclasses.asdict(self.space.file),
+                      "space_name": self.space.name, "recipe": dataclasses.asdict(self.recipe),
+                      "evaluator": self.evaluator, **extra})  # fmt: skip
+
+    def with_data(self) -> "Study":
+        """The study for its data: channels, classes and digest are known. Raises InputError or SetupError."""
+        summary = summarize(self.file.data)
+        space = self.space.with_data(summary.in_channels, summary.num_classes)
+        return dataclasses.replace(self, space=space, summary=summary)
+
+
+def plain(value: Any) -> Any:
+    """Mappings as dicts, sequences as lists, paths as text: what YAML and JSON hold."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def load_study(name: str | Path, sets: Sequence[str] = (), evaluator: str | None = None) -> Study:
+    """A bundled study by name, or a study file by path, with ``a.b=c`` settings laid over it.
+
+    Raises InputError that names file, line and key.
+    """
+    path = bundled.find("studies", name)
+    source = read_document(path)
+    for assignment in sets:
+        source.set(assignment)
+    file = source.parse(StudyFile)
+    space = _space(file, source, path)
+    study = Study(name=safe_name(path.stem), file=file, space=space, recipe=_recipe(file, source), evaluator=evaluator)
+    _check_names(study, source)
+    return study
+
+
+def _space(file: StudyFile, source: Document, path: Path) -> Space:
+    if isinstance(file.space, SpaceFile):
+        try:
+            return Space(file.space, path.stem)
+        except InputError as error:
+            raise source.error(("space",), str(error)) from None
+    beside = path.parent / f"{file.space}"
+    try:
+        return load_space(beside if beside.is_file() else file.space)
+    except InputError as error:
+        if file.space in str(error).split(":", 1)[0]:  # the space's own file and line
+            raise
+        raise source.error(("space",), str(error)) from None
+
+
+def _recipe(file: StudyFile, source: Document) -> Recipe:
+    try:
+        return make_recipe(file.recipe)
+    except InputError as error:
+        key = next((key for key in file.recipe if str(error).startswith(f"{key}:")), None)
+        message = str(error).removeprefix(f"{key}: ")
+        raise source.error(("recipe", key) if key else ("recipe",), message) from None
+
+
+def _check_names(study: Study, source: Document) -> None:
+    """Every name a study mentions is one that exists, and what it asks for can be measured."""
+    file = study.file
+    if file.search.strategy not in strategies.menu():
+        raise source.error(("search", "strategy"), unknown("strategy", file.search.strategy, strategies.menu()))
+    try:
+        make_strategy(file.search.strategy, **file.search.options)
+    except InputError as error:
+        raise source.error(("search", "options"), str(error)) from None
+    if file.data.name not in DATASETS:
+        raise source.error(("data", "name"), unknown("data set", file.data.name, DATASETS))
+    for place, name in enumerate(file.measure):
+        if name not in measurements.menu():
+            raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
+    if study.evaluator:  # a trainer of the user's may yield further names
+        return
+    for block, names in (("objectives", file.objectives), ("limits", file.limits), ("choose", file.choose.limit)):
+        for name in names:
+            if name not in study.metrics:
+                where = (block, "limit", name) if block == "choose" else (block, name)
+                raise source.error(where, _no_metric(name, study))
+
+
+def _no_metric(name: str, study: Study) -> str:
+    if name in TRAINED_METRICS:
+        return f"{name} is known only of trained networks; this study has evaluate: {study.file.evaluate}"
+    for what in measurements.menu():
+        if name in load_measurement(what).METRICS:
+            return f"{name} is not measured; add {what} to measure:"
+    return unknown("metric of this study", name, study.metrics)
+
+
+# --- the RUN -------------------------------------------------------------------------------------------------------
+
+
+def prepare_run(study: Study, runs: Path = RUNS) -> Path:
+    """The study's folder with its study.yaml; one that is there already must hold the same study.
+
+    Raises InputError with the differences where space, data, recipe, objectives, strategy or seed changed.
+    """
+    run = runs / study.name
+    path, values = run / "study.yaml", study.values()
+    if path.is_file():
+        changes = list(differences(read_values(path), values))
+        if changes:
+            raise InputError(f"{run} holds another study: {'; '.join(changes[:5])}. Give the same file and --set as "
+                             f"before, or another name (a copy of the study file), or remove {run}")  # fmt: skip
+    run.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".tmp{os.getpid()}")
+    temporary.write_text(dump(values), encoding="utf-8")
+    temporary.replace(path)
+    return run
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The resolved study of a RUN. Raises InputError where there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    """What changed of that which a RUN's results follow from, as ``recipe.epochs: 5 -> 6``."""
+    for name in FIXED:
+        yield from _changed(name, before.get(name), after.get(name))
+    for name in ("strategy", "seed", "options"):
+        yield from _changed(f"search.{name}", before.get("search", {}).get(name), after.get("search", {}).get(name))
+
+
+def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            if not (name == "data" and key in FREE_IN_DATA):
+                yield from _changed(f"{name}.{key}", before.get(key), after.get(key))
+    elif before != after:
+        yield f"{name}: {before!r} -> {after!r}"
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version and a digest of its source files: what a record says it was made with."""
+    files = sorted(Path(coatnet_search.__file__).parent.rglob("*.py"))
+    content = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+    return f"{coatnet_search.__version__}+{content}"
+
+
+def study_of_values(values: Mapping[str, Any]) -> Study:
+    """The study that a RUN's study.yaml holds, checked again. Inverse of ``Study.values``."""
+    inner = dict(values)
+    summary, evaluator = inner.pop("data_summary", None), inner.pop("evaluator", None)
+    name, space_name = inner.pop("name"), inner.pop("space_name", "space")
+    inner.pop("data_digest", None)
+    source = read_document(f"{name}.yaml", dump(inner))
+    file = source.parse(StudyFile)
+    assert isinstance(file.space, SpaceFile)
+    known = Summary(**{**summary, "class_names": tuple(summary["class_names"])}) if summary else None
+    return Study(name=name, file=file, space=Space(file.space, space_name), recipe=make_recipe(file.recipe),
+                 evaluator=evaluator, summary=known)  # fmt: skip
