@@ -10,7 +10,7 @@ import pandas as pd
 
 from coatnet_search import analyse
 from coatnet_search.analyse import complete, join_words, numbers, pareto_front
-from coatnet_search.choose import Choice, nothing_to_choose
+from coatnet_search.choose import Choice, choose
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import Sense, quantity, show, show_difference
 from dashboards.marks import quality
@@ -185,9 +185,10 @@ def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str,
 def _why_none(frame: pd.DataFrame, study: Mapping[str, Any], objectives: Mapping[str, Sense]) -> str:
     limits = (study.get("choose") or {}).get("limit") or {}
     try:
-        return nothing_to_choose(frame, objectives, limits)
+        choose(frame, objectives, limits, 1)
     except InputError as error:
-        return str(error)
+        return f"Nothing is chosen: {error}."
+    return "Nothing is chosen yet; the command `choose` does it."
 
 
 def _states(frame: pd.DataFrame) -> str:
