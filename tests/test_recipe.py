@@ -1,0 +1,82 @@
+"""Recipes are named values; a wrong override is one line; the schedule is as long as the run."""
+
+import pytest
+
+from coatnet_search.errors import InputError
+from coatnet_search.recipe import RECIPES, make_recipe, schedule
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_passes_its_own_checks_and_knows_its_name(name):
+    recipe = make_recipe({"name": name})
+
+    assert recipe == RECIPES[name]
+    assert recipe.name == name
+
+
+def test_overrides_replace_values_and_whole_floats_count_as_whole_numbers():
+    recipe = make_recipe({"name": "small-images", "epochs": 3.0, "lr": 1, "flip": False})
+
+    assert (recipe.epochs, recipe.lr, recipe.flip) == (3, 1.0, False)
+    assert isinstance(recipe.epochs, int)
+    assert isinstance(recipe.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"name": "smal-images"}, "did you mean 'small-images'"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"lr": "2e-3"}, "recipe.lr: expected a number from"),
+        ({"lr": float("nan")}, "recipe.lr: expected a number"),
+        ({"lr": True}, "recipe.lr: expected a number"),
+        ({"epochs": 2.5}, "recipe.epochs: expected a whole number"),
+        ({"batch_size": 0}, "recipe.batch_size: expected a whole number from 1"),
+        ({"flip": 1}, "recipe.flip: expected true or false"),
+        ({"loss": "hinge"}, "recipe.loss: expected one of softmax, sigmoid"),
+        ({"loss": ["softmax"]}, "recipe.loss: expected one of softmax, sigmoid"),
+        ({"min_lr": 0.5}, "is above recipe.lr"),
+        ({"warmup": 5}, "expected a share of the run below 1"),
+        ({"randaugment_layers": 2}, "recipe.randaugment_magnitude: expected 1 to 30"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(override, message):
+    with pytest.raises(InputError) as caught:
+        make_recipe({"name": "small-images", **override})
+
+    assert message in str(caught.value)
+
+
+def test_a_recipe_without_a_name_lists_the_names():
+    with pytest.raises(InputError, match=r"recipe\.name: expected one of digits, paper-imagenet"):
+        make_recipe({"epochs": 3})
+
+
+def test_the_paper_recipe_has_the_printed_values():
+    recipe = make_recipe({"name": "paper-imagenet"})
+
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.min_lr) == (300, 4096, 1e-3, 1e-5)
+    assert (recipe.warmup, recipe.warmup_unit, recipe.decay) == (10_000, "steps", "cosine")
+    assert (recipe.weight_decay, recipe.clip_norm, recipe.mixup, recipe.label_smoothing) == (0.05, 1.0, 0.8, 0.1)
+    assert (recipe.randaugment_layers, recipe.randaugment_magnitude, recipe.drop_path) == (2, 15, 0.2)
+
+
+@pytest.mark.parametrize(("decay", "middle"), [("cosine", 0.55), ("linear", 0.55), ("none", 1.0)])
+def test_the_schedule_warms_up_to_the_peak_and_decays_to_the_minimum(decay, middle):
+    recipe = make_recipe({"name": "digits", "lr": 1.0, "min_lr": 0.1, "decay": decay, "warmup": 0.2})
+
+    rate = schedule(recipe, epochs=5, steps_per_epoch=20)
+
+    assert [rate(step) for step in (0, 9, 19)] == pytest.approx([0.05, 0.5, 1.0])
+    assert rate(60) == pytest.approx(middle)
+    assert rate(100) == pytest.approx(1.0 if decay == "none" else 0.1)
+
+
+def test_a_warm_up_in_epochs_counts_their_steps_and_one_as_long_as_the_run_is_refused():
+    recipe = make_recipe({"name": "digits", "warmup": 2, "warmup_unit": "epochs"})
+
+    rate = schedule(recipe, epochs=3, steps_per_epoch=10)
+
+    assert rate(19) == pytest.approx(recipe.lr)
+    with pytest.raises(InputError, match="20 steps of warm-up, but the whole run has 20"):
+        schedule(recipe, epochs=2, steps_per_epoch=10)
