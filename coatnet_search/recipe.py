@@ -102,9 +102,7 @@ RECIPES: dict[str, Recipe] = {
         init="fan_in",
     ),
     # the embedded digits: 8 pixels, and a mirrored digit is none
-    "digits": Recipe(
-        name="digits", epochs=6, batch_size=64, lr=3e-3, warmup=0.1, flip=False, shift=1, init="fan_in"
-    ),
+    "digits": Recipe(name="digits", epochs=6, batch_size=64, lr=3e-3, warmup=0.1, flip=False, shift=1, init="fan_in"),
     "paper-imagenet": _PAPER,
     "paper-imagenet-finetune": _PAPER_FINETUNE,
     "paper-imagenet21k": _PAPER_21K,
