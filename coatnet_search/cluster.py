@@ -7,6 +7,7 @@ suggested, and a trial whose process died is retried once, from its last checkpo
 
 import contextlib
 import json
+import logging
 import math
 import os
 import tempfile
@@ -57,13 +58,22 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
             trainable = tune.with_parameters(TrialActor, study=session.study.values(), checkpoints=checkpoints)
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
-                tune_config=tune.TuneConfig(search_alg=_Proposals(driver), num_samples=-1, reuse_actors=True),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Proposals(driver),
+                    num_samples=-1,  # the session says when it is enough
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
                 run_config=tune.RunConfig(
-                    name="search", storage_path=scratch, verbose=0, callbacks=[_Events(driver)], stop=_Stop(driver),
+                    name="search",
+                    storage_path=scratch,
+                    verbose=0,
+                    callbacks=[_Events(driver)],
+                    stop=_Stop(driver),
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 ),
-            )  # fmt: skip
+            )
             tuner.fit()
             if driver.error:
                 raise driver.error
@@ -90,7 +100,9 @@ def _ray(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    for name in ("ray", "ray.tune", "ray._private.authentication"):  # what a user needs to know is said by us
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         if address:
             ray.init(address=address, **options)

@@ -83,9 +83,10 @@ class Study:
                       "space_name": self.space.name, "recipe": dataclasses.asdict(self.recipe),
                       "evaluator": self.evaluator, **extra})  # fmt: skip
 
-    def with_data(self) -> "Study":
-        """The study for its data: channels, classes and digest are known. Raises InputError or SetupError."""
-        summary = summarize(self.file.data)
+    def with_data(self, whole: bool = True) -> "Study":
+        """The study for its data: channels and classes are known, and the digest where all images are looked at
+        (``whole``; of a large data set that takes long, once per machine). Raises InputError or SetupError."""
+        summary = summarize(self.file.data, whole=whole)
         space = self.space.with_data(summary.in_channels, summary.num_classes)
         return dataclasses.replace(self, space=space, summary=summary)
 
@@ -106,8 +107,11 @@ def load_study(name: str | Path, sets: Sequence[str] = (), evaluator: str | None
     """
     path = bundled.find("studies", name)
     source = read_document(path)
+    resolved = isinstance(source.value, dict) and source.value.get("data_summary") is not None  # RUN/study.yaml
     for assignment in sets:
         source.set(assignment)
+    if resolved:
+        return study_of_values({**source.value, **({"evaluator": evaluator} if evaluator else {})})
     file = source.parse(StudyFile)
     space = _space(file, source, path)
     study = Study(name=safe_name(path.stem), file=file, space=space, recipe=_recipe(file, source), evaluator=evaluator)

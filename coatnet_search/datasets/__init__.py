@@ -159,13 +159,13 @@ class Summary:
     note: str | None
 
 
-def summarize(spec: "DataSpec") -> Summary:
-    """What is in a data set, for plans: a look at all images, once per machine, or at a sample of very many.
+def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
+    """What is in a data set: a look at all images, once per machine, or at a sample of very many unless ``whole``.
 
     Raises as ``load_data`` does.
     """
     source = _open(spec)
-    if source.sample and source.num_images > FULL_LOOK:
+    if not whole and source.sample and source.num_images > FULL_LOOK:
         return _sampled(spec, source, source.sample(SUMMARY_SAMPLE))
     index = build_index(source)
     train, val = _split(spec, source, index)

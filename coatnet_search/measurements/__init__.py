@@ -11,6 +11,7 @@ The menu is free of torch; the file behind a line is imported when it is first u
 import functools
 import importlib
 import importlib.metadata
+import logging
 from typing import Any
 
 from coatnet_search.errors import InputError, unknown
@@ -31,4 +32,5 @@ def load_measurement(name: str) -> Any:
     """A measurement's module. Raises InputError that names the known ones."""
     if name not in menu():
         raise InputError(unknown("measurement", name, menu()))
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # torch's timer warns where no GPU is
     return importlib.import_module(menu()[name])
