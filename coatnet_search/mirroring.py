@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -27,6 +28,10 @@ POLL_S = 1.0
 LONGEST_PAUSE_S = 30.0
 ORPHAN_S = 30.0  # how long a mirror whose driver is gone goes on sending
 CHUNK_BYTES = 256 * 1024
+# The one telling part of the page that an HTTP client's exception is.
+_CAUSE = re.compile(
+    r"\[Errno -?\d+\] [^'\")>]+|too many \d+ error responses|[Rr]ead timed out|Remote end closed[^'\")]*"
+)
 _logger = logging.getLogger(__name__)
 
 Wish = Literal["go on", "finish", "orphan"]
@@ -53,9 +58,10 @@ class TrialServer(Protocol):
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message without line ends and secrets, at most 300 characters."""
+    """What an error says, without line ends and secrets, at most 300 characters; of a network's, its cause alone."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return Redactor.from_environment().text(text)[:300]
+    cause = _CAUSE.search(text)
+    return Redactor.from_environment().text(cause.group() if cause else text)[:300]
 
 
 class Mirror:
@@ -93,7 +99,8 @@ class Mirror:
                 pause, self.error = 0.0, None
             except Refused as error:
                 self.refused = True
-                return self._stop(error)
+                self._fail(error)
+                return self._tell()
             except Exception as error:  # whatever a network, a server or a library may do
                 pause = self._pause_after(error, pause)
             self._tell()
@@ -106,18 +113,17 @@ class Mirror:
 
     def _pause_after(self, error: Exception, pause: float) -> float:
         """Notes the error; seconds until the next try: doubled each time, with jitter so that mirrors do not march."""
-        self.error = one_line(error)
-        _logger.warning("%s %s", now(), self.error)
+        self._fail(error)
         if isinstance(error, Gone):
             self._restart()
         elif self._server is not None:
             self._server.stale = True
         return min(max(1.0, 2 * pause), LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)
 
-    def _stop(self, error: Exception) -> None:
-        self.error = one_line(error)
-        _logger.warning("%s %s", now(), self.error)
-        self._tell()
+    def _fail(self, error: Exception) -> None:
+        before, self.error = self.error, one_line(error)
+        if self.error != before:
+            _logger.warning("%s %s", now(), self.error)
 
     def _end(self) -> None:
         if self._server is not None and self.error is None:

@@ -40,7 +40,7 @@ from coatnet_search.uploads import Upload, clean_name, time_ms
 __all__ = ["MirrorProcess", "Server", "mirror", "start_mirror"]
 
 SEARCH_TAG, TRIAL_TAG = "coatnet_search.search", "coatnet_search.trial"
-_PER_BATCH = {"metrics": 800, "params": 100}  # at most 1,000 metrics and 100 params in one call
+_MAX_PARAMS = 100  # in one call; of metrics 1,000 are allowed, but few trials have more than 100 at once
 # One call may not hold the mirror for MLflow's default of minutes; the pauses between calls are ours.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -185,15 +185,15 @@ class Server:
         if upload.identity not in self._children:
             self._create_child(upload)
         run_id, tags = self._children[upload.identity]
-        self._batches(run_id, upload)
+        self._values(run_id, upload)
         if upload.arch is not None:
             self._artifact(run_id, yaml.safe_dump(dict(upload.arch), sort_keys=False), "arch.yaml")
-        if upload.status is not None:
-            self._client.update_run(run_id, status=upload.status)
         if upload.end_ms is not None:
             self._client.set_terminated(run_id, upload.status, upload.end_ms)
+        elif upload.status is not None:
+            self._client.update_run(run_id, status=upload.status)
         if upload.tags:
-            self._send(run_id, tags=upload.tags)
+            self._send(run_id, tags=upload.tags)  # last: a final state says that all is there
             tags.update(upload.tags)
 
     def _create_child(self, upload: Upload) -> None:
@@ -207,17 +207,17 @@ class Server:
         made = self._client.create_run(self._experiment, upload.start_ms, tags, run_name=upload.run_name)
         self._children[upload.identity] = (made.info.run_id, tags)
 
-    def _batches(self, run_id: str, upload: Upload) -> None:
-        params = list(upload.params.items())
-        for start in range(0, len(params), _PER_BATCH["params"]):
-            self._send(run_id, params=dict(params[start : start + _PER_BATCH["params"]]))
-        for start in range(0, len(upload.points), _PER_BATCH["metrics"]):
-            self._send(run_id, metrics=upload.points[start : start + _PER_BATCH["metrics"]])
+    def _values(self, run_id: str, upload: Upload) -> None:
+        params, points = list(upload.params.items()), upload.points
+        for start in range(0, max(len(params), len(points)), _MAX_PARAMS):
+            part = params[start : start + _MAX_PARAMS]
+            self._send(run_id, params=dict(part), metrics=points[start : start + _MAX_PARAMS])
 
     def _send(self, run_id: str, **parts: Any) -> None:
         """One ``log_batch``. What breaks a rule of the server is noted and left out: the record still has it."""
         from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 (as above)
 
+        parts = {name: part for name, part in parts.items() if part}
         try:
             self._client.log_batch(
                 run_id,
@@ -228,7 +228,10 @@ class Server:
         except Exception as error:
             if _code(error) not in _BROKEN_RULE:
                 raise
-            self._note(f"the server refused {', '.join(parts)} of a trial: {one_line(error)}")
+            if len(parts) == 1:
+                return self._note(f"the server refused {', '.join(parts)} of a trial: {one_line(error)}")
+            for name, part in parts.items():
+                self._send(run_id, **{name: part})
 
     def _artifact(self, run_id: str, text: str, name: str) -> None:
         """A file of the run; left out after three failures in a row: a store without keys must not stop metrics."""
