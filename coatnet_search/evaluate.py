@@ -119,7 +119,7 @@ class Evaluator:
             self._check_objectives(final)
         except _Refused as refused:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
-        except Exception as error:  # a trial's fault ends the trial, never the search
+        except (Exception, SystemExit) as error:  # a trial's fault ends the trial, never the search
             state, failure = "failed", _failure(error)
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=_finite(final), state=state, failure=failure, device=describe(self.device),
@@ -127,11 +127,8 @@ class Evaluator:
 
     def _steps(self, task: Task) -> Iterator[dict[str, float]]:
         """Measured metrics first (they may rule a candidate out before it costs anything), then the epochs."""
-        recipe = self.study.recipe
-        model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init).to(self.device)
         if self.study.file.measure:
-            measured = self._measure(model, task.arch)
-            yield measured
+            yield (measured := self._measure(task))
             if reasons := self.study.refusals(measured):
                 raise _Refused(reasons[0])
         if self._trainer:
@@ -139,16 +136,22 @@ class Evaluator:
             for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
                 yield checked({"epoch": number, **epoch})
         elif self.study.file.evaluate == "trained":
-            data = self.data(task.arch.image_size)
-            for epoch in train(model, data, recipe, task.budget, self.device,
-                               checkpoint=self.checkpoints / task.key, step_guard=self._lock.shared):  # fmt: skip
+            data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
+            for epoch in train(self._build(task), data, self.study.recipe, task.budget, self.device,
+                               checkpoint=folder, step_guard=self._lock.shared):  # fmt: skip
                 yield checked(epoch)
 
-    def _measure(self, model: nn.Module, arch: Arch) -> dict[str, float]:
+    def _build(self, task: Task) -> nn.Module:
+        recipe = self.study.recipe
+        model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init)
+        return model.to(self.device)
+
+    def _measure(self, task: Task) -> dict[str, float]:
         found: dict[str, float] = {}
+        model = self._build(task)
         for name in self.study.file.measure:
             with self._lock.alone():
-                found.update(load_measurement(name).measure(model, arch, self.device))
+                found.update(load_measurement(name).measure(model, task.arch, self.device))
         return checked(found)
 
     def _last(self, epochs: list[dict[str, float]], task: Task) -> dict[str, float]:
@@ -205,7 +208,9 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception | SystemExit) -> Failure:
+    if isinstance(error, SystemExit):
+        return Failure(kind="exit", message=f"the trainer called exit with code {error.code}")
     kind = getattr(error, "kind", None)
     if isinstance(error, torch.OutOfMemoryError):
         kind = "out_of_memory"

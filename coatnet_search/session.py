@@ -89,6 +89,8 @@ class Session:
     def take(self, task: Task, report: Report) -> None:
         """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""
         trial = self.trials[task.number]
+        if report.state is None and report.metrics in trial.curve:  # told again by a training that goes on
+            return
         if report.state is None:
             curve = (*(e for e in trial.curve if e.get("epoch") != report.metrics.get("epoch")), report.metrics)
             self.trials[task.number] = dataclasses.replace(trial, state="running", curve=curve)

@@ -19,7 +19,7 @@ MIN_TOKENS = 16  # below, attention is close to a linear map of its few inputs a
 class RelativeBias(nn.Module):
     """One scalar per head and offset: a table (H, 2G-1, 2G-1), looked up as (H, N, N).
 
-    In eval mode the looked-up bias is kept until the table changes; a training step builds it afresh.
+    In eval mode without gradients the looked-up bias is kept, until the table changes or a step is trained.
     """
 
     index: Tensor
@@ -34,10 +34,11 @@ class RelativeBias(nn.Module):
         self._kept: tuple[object, Tensor] | None = None
 
     def forward(self) -> Tensor:
-        if self.training or torch.compiler.is_compiling():
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._kept = None  # fused optimisers change the table without counting a version
             return self._look_up()
         state = (self.table._version, self.table.data_ptr(), self.table.device)
-        if self._kept is None or self._kept[0] != state or torch.is_grad_enabled():
+        if self._kept is None or self._kept[0] != state:
             self._kept = (state, self._look_up())
         return self._kept[1]
 

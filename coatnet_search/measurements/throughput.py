@@ -1,14 +1,8 @@
 """Images a second of a network in inference, at one batch size, in float32."""
 
-import logging
-
 import torch
 from torch import nn
-
-logging.getLogger("torch.utils.cpp_extension").setLevel(
-    logging.ERROR
-)  # it warns of a missing GPU where none is asked for
-from torch.utils.benchmark import Timer  # noqa: E402
+from torch.utils.benchmark import Timer
 
 from coatnet_search.arch import Arch
 

@@ -1,0 +1,270 @@
+"""A study's trials in this process: faults of trials, resuming, stopping, what may not change."""
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from coatnet_search.arch import TERMINAL
+from coatnet_search.errors import InputError, SetupError
+from coatnet_search.record import driver_lock, read_events, read_record, read_trials
+from coatnet_search.run import run
+from coatnet_search.study import load_study
+
+SMALL = ("search.strategy=random", "measure=[]", "recipe.epochs=2", "tracking.enabled=false")
+
+
+def study(trials=4, trainer=None, *more):
+    evaluator = f"trainers:{trainer}" if trainer else None
+    return load_study("quickstart", [*SMALL, f"search.trials={trials}", *more], evaluator)
+
+
+def results(folder):
+    """What a record says, short of times."""
+    trials = read_trials(folder)
+    timed = ("epoch_s", "train_images_per_s", "throughput_images_per_s", "throughput_images_per_s_spread")
+    return [(t.number, t.key, t.state, {k: v for k, v in t.metrics.items() if k not in timed}) for t in trials]
+
+
+def test_a_study_runs_to_its_end_and_a_second_run_does_nothing(tmp_path):
+    first = run(study(3), local=True, runs=tmp_path)
+    lines = len(read_events(first.run))
+
+    again = run(study(3), local=True, runs=tmp_path)
+
+    assert first.complete and again.complete and again.finished == 3
+    assert [event["event"] for event in read_events(first.run)[lines:]] == ["session"]
+    frame = read_record(first.run)
+    assert list(frame["state"]) == ["done"] * 3
+    assert frame["val_loss"].notna().all() and frame["macs"].gt(0).all()
+    assert not (first.run / "checkpoints").exists() or not any((first.run / "checkpoints").iterdir())
+
+
+def test_the_same_seed_gives_the_same_record_and_another_seed_another_one(tmp_path):
+    one = run(study(3), local=True, runs=tmp_path / "one").run
+    two = run(study(3), local=True, runs=tmp_path / "two").run
+    other = run(study(3, None, "search.seed=1"), local=True, runs=tmp_path / "other").run
+
+    assert results(one) == results(two)
+    assert [key for _, key, _, _ in results(one)] != [key for _, key, _, _ in results(other)]
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe", "nsga2"])
+def test_a_search_in_two_parts_equals_one_in_a_go(tmp_path, strategy):
+    whole = run(study(8, "good", f"search.strategy={strategy}"), local=True, runs=tmp_path / "whole").run
+    run(study(3, "good", f"search.strategy={strategy}"), local=True, runs=tmp_path / "parts")
+
+    parts = run(study(8, "good", f"search.strategy={strategy}"), local=True, runs=tmp_path / "parts").run
+
+    assert results(parts) == results(whole)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "kind", "words"),
+    [
+        ("half_raise", "error", "ZeroDivisionError: no luck"),
+        ("nan_in_epoch_two", "nan", "val_loss is nan in epoch 2"),
+    ],
+)
+def test_a_trial_that_fails_is_a_row_that_says_why_and_the_search_goes_on(tmp_path, trainer, kind, words):
+    outcome = run(study(8, trainer), local=True, runs=tmp_path)
+
+    frame = read_record(outcome.run)
+    failed = frame[frame["state"] == "failed"]
+    assert outcome.complete and 0 < len(failed) < 8 and outcome.failed == len(failed)
+    assert set(failed["failure_kind"]) == {kind}
+    assert failed["failure_message"].str.contains(words).all()
+    assert set(frame["state"]) == {"done", "failed"}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ("raises", "ZeroDivisionError: the third layer fell off"),
+        ("infinite", "val_loss is inf in epoch 1"),
+        ("no_objective", "no val_loss"),
+        ("never_reports", "without a single report"),
+        ("text", "val_loss is a str in epoch 1, not a number"),
+        ("array", "val_loss is a ndarray in epoch 1, not a number"),
+        ("accuracy_in_percent", "val_top1 is 93 in epoch 1"),
+        ("out_of_memory", "out of memory"),
+        ("exits", "exit"),
+    ],
+)
+def test_a_search_whose_trials_all_fail_alike_stops_after_three_and_says_why(tmp_path, trainer, words):
+    with pytest.raises(SetupError, match=r"the first 3 trials failed alike \(.*device-hours"):
+        run(study(8, trainer), local=True, runs=tmp_path)
+
+    trials = read_trials(tmp_path / "quickstart")
+    assert [trial.state for trial in trials] == ["failed"] * 3
+    assert all(words in trial.failure.message for trial in trials)
+    assert all("val_loss" not in trial.metrics or trial.metrics["val_loss"] < 1 for trial in trials)
+
+
+def test_numbers_of_torch_and_numpy_are_numbers(tmp_path):
+    frame = read_record(run(study(1, "scalars"), local=True, runs=tmp_path).run)
+
+    row = frame.iloc[0]
+    assert (row["state"], row["val_loss"], row["val_top1"], row["error"]) == ("done", 0.5, 0.25, 0.75)
+
+
+def test_a_space_with_fewer_networks_than_trials_ends_cleanly(tmp_path):
+    point = "{image_size: 8, stages: [{block: C, depth: [1, 2], width: 8}], stem: {width: 8, stride: 1}}"
+
+    outcome = run(study(9, "good", f"space={point}"), local=True, runs=tmp_path)
+
+    assert outcome.complete and outcome.finished == 2
+
+
+def test_minutes_that_are_over_leave_work_for_the_next_run(tmp_path):
+    outcome = run(study(4, "slow", "recipe.epochs=4"), local=True, minutes=0.02, runs=tmp_path)
+    left = [trial.state for trial in read_trials(outcome.run)]
+
+    rest = run(study(4, "slow", "recipe.epochs=4"), local=True, runs=tmp_path)
+
+    assert not outcome.complete and left[-1] == "running" and len(left) < 4
+    assert rest.complete and [trial.state for trial in read_trials(rest.run)] == ["done"] * 4
+
+
+def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path):
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+
+    outcome = run(study(30, "slow"), local=True, runs=tmp_path)
+
+    timer.join()
+    assert not outcome.complete
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    running = [trial for trial in read_trials(outcome.run) if trial.state not in TERMINAL]
+    assert len(running) <= 1
+
+
+def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
+    whole = run(study(1, None, "recipe.epochs=4"), local=True, runs=tmp_path / "whole").run
+    cut = run(study(1, None, "recipe.epochs=4"), local=True, minutes=0.001, runs=tmp_path / "cut")
+    epochs_before = len(read_trials(cut.run)[0].curve)
+
+    rest = run(study(1, None, "recipe.epochs=4"), local=True, runs=tmp_path / "cut")
+
+    assert 0 < epochs_before < 4 and not cut.complete and rest.complete
+    assert results(rest.run) == results(whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("recipe.epochs=3", "recipe.epochs: 2 -> 3"),
+        ("search.seed=7", "search.seed: 0 -> 7"),
+        ("search.strategy=tpe", "search.strategy: 'random' -> 'tpe'"),
+        ("objectives={error: min, macs: min}", "objectives.val_loss"),
+        ("space=cifar-tiny", "space.image_size"),
+        ("data.val_fraction=0.3", "data.val_fraction"),
+    ],
+)
+def test_a_changed_study_is_refused_with_the_difference_and_nothing_changes(tmp_path, change, told):
+    folder = run(study(1, "good"), local=True, runs=tmp_path).run
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.suffix in (".yaml", ".jsonl")}
+
+    with pytest.raises(InputError, match="holds another study") as error:
+        run(study(1, "good", change), local=True, runs=tmp_path)
+
+    assert told in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_another_trainer_is_a_changed_study(tmp_path):
+    run(study(1, "good"), local=True, runs=tmp_path)
+
+    with pytest.raises(InputError, match="evaluator"):
+        run(study(1, "slow"), local=True, runs=tmp_path)
+
+
+def test_a_raised_number_of_trials_goes_on(tmp_path):
+    run(study(2, "good"), local=True, runs=tmp_path)
+
+    outcome = run(study(5, "good"), local=True, runs=tmp_path)
+
+    assert outcome.complete and outcome.finished == 5
+
+
+def test_the_study_file_of_a_run_resumes_it(tmp_path):
+    folder = run(study(2, "good"), local=True, runs=tmp_path).run
+
+    outcome = run(load_study(folder / "study.yaml", ["search.trials=4"]), local=True, runs=tmp_path)
+
+    assert outcome.run == folder and outcome.finished == 4
+
+
+def test_a_second_driver_is_refused_while_the_first_holds_the_study(tmp_path):
+    (tmp_path / "quickstart").mkdir()
+
+    with driver_lock(tmp_path / "quickstart"), pytest.raises(SetupError, match="is being run by pid"):
+        run(study(1, "good"), local=True, runs=tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_told_before_any_trial(tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SetupError, match="GPU"):
+        run(study(1, None, "resources.gpus=1"), local=True, runs=tmp_path)
+
+    assert read_trials(tmp_path / "quickstart") == []
+
+
+def test_a_measured_limit_refuses_a_network_before_it_is_trained(tmp_path):
+    limited = study(2, None, "measure=[throughput]", "limits={throughput_images_per_s: 1.0e+9}",
+                    "objectives={val_loss: min, throughput_images_per_s: max}")  # fmt: skip
+
+    outcome = run(limited, local=True, runs=tmp_path)
+
+    trials = read_trials(outcome.run)
+    assert [trial.state for trial in trials] == ["refused"] * 2
+    assert all(trial.curve == () and "throughput_images_per_s" in trial.failure.message for trial in trials)
+
+
+def test_a_study_that_only_measures_trains_nothing(tmp_path):
+    measured = load_study("quickstart", [*SMALL, "measure=[throughput]", "search.trials=2", "evaluate=measured",
+                                         "objectives={throughput_images_per_s: max, macs: min}"])  # fmt: skip
+
+    frame = read_record(run(measured, local=True, runs=tmp_path).run)
+
+    assert list(frame["state"]) == ["done"] * 2
+    assert frame["throughput_images_per_s"].gt(0).all() and frame["val_loss"].isna().all()
+
+
+DRIVER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from test_run import study
+from coatnet_search.run import run
+run(study({trials}, {trainer!r}, "search.strategy=nsga2"), local=True, runs=Path({runs!r}))
+"""
+
+
+def _driver(tmp_path, trials, trainer="slow"):
+    code = DRIVER.format(tests=str(Path(__file__).parent), trials=trials, trainer=trainer, runs=str(tmp_path))
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path):
+    whole = run(study(10, "good", "search.strategy=nsga2"), local=True, runs=tmp_path / "whole").run
+
+    for seconds in (3.5, 4.6, 5.3):
+        driver = _driver(tmp_path / "cut", 10)
+        with pytest.raises(subprocess.TimeoutExpired):
+            driver.wait(seconds)
+        driver.kill()
+        driver.wait()
+    outcome = run(study(10, "slow", "search.strategy=nsga2"), local=True, runs=tmp_path / "cut")
+
+    keys = [key for _, key, _, _ in results(outcome.run)]
+    assert outcome.complete and len(set(keys)) == 10
+    ends = [event["number"] for event in read_events(outcome.run) if event["event"] == "terminal"]
+    assert sorted(ends) == list(range(10))
+    assert [metrics for *_, metrics in results(outcome.run)] == [metrics for *_, metrics in results(whole)]

@@ -1,0 +1,117 @@
+"""Trainers as a user would write them, well and badly; Ray's workers import them by name."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+GOOD = {"train_loss": 1.0, "val_loss": 0.5, "val_top1": 0.9, "val_top5": 1.0}
+
+
+def score(arch):
+    """A number that follows from the network alone."""
+    return int(arch.id[:6], 16) / 0xFFFFFF
+
+
+def good(arch, budget, data, device):
+    for _ in range(budget.epochs):
+        yield {**GOOD, "val_loss": score(arch)}
+
+
+def slow(arch, budget, data, device):
+    for _ in range(budget.epochs):
+        time.sleep(0.25)
+        yield {**GOOD, "val_loss": score(arch)}
+
+
+def unlucky(arch):
+    return int(arch.id[-1], 16) % 2 == 0
+
+
+def raises(arch, budget, data, device):
+    yield GOOD
+    raise ZeroDivisionError("the third layer fell off")
+
+
+def half_raise(arch, budget, data, device):
+    yield GOOD
+    if unlucky(arch):
+        raise ZeroDivisionError(f"no luck with {arch.id}")
+
+
+def nan_in_epoch_two(arch, budget, data, device):
+    yield {**GOOD, "val_loss": score(arch)}
+    yield {**GOOD, "val_loss": float("nan") if unlucky(arch) else score(arch)}
+
+
+def infinite(arch, budget, data, device):
+    yield {**GOOD, "val_loss": float("inf")}
+
+
+def no_objective(arch, budget, data, device):
+    yield {"train_loss": 1.0}
+
+
+def never_reports(arch, budget, data, device):
+    return iter(())
+
+
+def scalars(arch, budget, data, device):
+    yield {**GOOD, "val_loss": torch.tensor(0.5), "val_top1": np.float32(0.25), "train_loss": np.array([1.5])}
+
+
+def text(arch, budget, data, device):
+    yield {**GOOD, "val_loss": "0.5"}
+
+
+def array(arch, budget, data, device):
+    yield {**GOOD, "val_loss": np.zeros(3)}
+
+
+def accuracy_in_percent(arch, budget, data, device):
+    yield {**GOOD, "val_top1": 93.0}
+
+
+def out_of_memory(arch, budget, data, device):
+    yield GOOD
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+
+def exits(arch, budget, data, device):
+    yield GOOD
+    sys.exit(3)
+
+
+def _once(arch):
+    """True the first time it is asked for a network; TRAINERS_MARKS names a folder."""
+    mark = Path(os.environ["TRAINERS_MARKS"]) / arch.id
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+def killed_once(arch, budget, data, device):
+    yield {**GOOD, "val_loss": score(arch)}
+    if unlucky(arch) and _once(arch):
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
+def killed_always(arch, budget, data, device):
+    yield GOOD
+    if unlucky(arch):
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield GOOD
+
+
+def segfaults(arch, budget, data, device):
+    yield GOOD
+    if unlucky(arch):
+        ctypes.string_at(0)
+    yield GOOD
