@@ -18,8 +18,11 @@ from coatnet_search.strategies.problem import Known, Limit, Problem, Strategy, S
 __all__ = ["STRATEGIES", "Known", "Limit", "Problem", "Strategy", "Suggestion", "look_back", "make_strategy", "menu"]
 
 STRATEGIES: dict[str, str] = {
+    "evolution": "coatnet_search.strategies.evolution:Evolution",
+    "gp": "coatnet_search.strategies.gp:GP",
     "grid": "coatnet_search.strategies.grid:Grid",
     "nsga2": "coatnet_search.strategies.nsga2:NSGA2",
+    "predictor": "coatnet_search.strategies.predictor:Predictor",
     "random": "coatnet_search.strategies.random:Random",
     "tpe": "coatnet_search.strategies.tpe:TPE",
 }

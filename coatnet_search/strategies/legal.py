@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from coatnet_search.strategies.problem import Key, Known, Problem, Row
 ENUMERABLE = 20_000  # combinations; about a second of looking
 LOOKS = 10_000  # random combinations that are looked at before a draw is given up
 _WALKS, _STEPS = 16, 150  # searches from the least violations, and combinations that each looks at
+_DOWN = 300  # changes that are tried on the way to the least or most of a cost
 
 
 def every(problem: Problem) -> list[Known]:
@@ -80,3 +81,22 @@ def _walked(problem: Problem, rng: np.random.Generator, near: list[tuple[float, 
                 violation, row = known.violation, known.row
                 if known.legal:
                     yield known
+
+
+def extremes(problem: Problem, sample: Sequence[Known], rng: np.random.Generator) -> list[Known]:
+    """For each exact objective the legal candidates of least and of most that searches from ``sample`` reach."""
+    found = []
+    for name in problem.objectives:
+        for sign in (1.0, -1.0):
+            known = [one for one in sample if name in one.exact]
+            if known:
+                found.append(_downhill(problem, min(known, key=lambda one: sign * one.exact[name]), name, sign, rng))
+    return found
+
+
+def _downhill(problem: Problem, best: Known, name: str, sign: float, rng: np.random.Generator) -> Known:
+    for _ in range(_DOWN):
+        known = problem.look(neighbour(problem, best.row, rng))
+        if known.legal and sign * known.exact[name] < sign * best.exact[name]:
+            best = known
+    return best
