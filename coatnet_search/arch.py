@@ -58,17 +58,40 @@ def _option(block: str, name: str, value: object) -> Scalar:
     elif isinstance(default, bool) or isinstance(value, bool):
         if not (isinstance(default, bool) and isinstance(value, bool)):
             raise InputError(f"block {block}: {name}: expected {type(default).__name__}, got {value!r}")
-    elif not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise InputError(f"block {block}: {name}: expected a number, got {value!r}")
+    elif isinstance(default, str):
+        if not isinstance(value, str):
+            raise InputError(f"block {block}: {name}: expected text, got {value!r}")
+    else:
+        return _number(f"block {block}: {name}", value)
     return value
+
+
+def _number(name: str, value: object) -> int | float:
+    """A finite number, 4.0 as 4: a kernel of 3.0 is a kernel of 3."""
+    if isinstance(value, float) and math.isfinite(value):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name}: expected a number, got {value!r}")
+    return value
+
+
+def _switch(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: expected true or false, got {value!r}")
+
+
+def _epsilon(name: str, value: object) -> None:
+    if _number(name, value) <= 0:
+        raise InputError(f"{name}: expected a number above 0, got {value!r}")
 
 
 @dataclass(frozen=True, init=False)
 class Stage:
     """``depth`` blocks of one type at one width; the first has the stride (1 or 2).
 
-    ``Stage(block="C", depth=2, width=96, stride=2, kernel=5)``: options that are left out take the block's defaults, so
-    that ``options`` is always complete and equal stages are equal values. Raises InputError for what no block knows.
+    ``Stage(block="C", depth=2, width=96, stride=2, kernel=5)``: options that are left out, or that have no effect
+    without a stride, take the block's defaults, so that ``options`` is always complete and equal stages are equal
+    values. Raises InputError for what no block knows.
     """
 
     block: str
@@ -95,6 +118,8 @@ class Stage:
         object.__setattr__(self, "depth", _whole("depth", depth))
         object.__setattr__(self, "width", _whole("width", width))
         object.__setattr__(self, "stride", stride)
+        if stride == 1:
+            given = {key: value for key, value in given.items() if key not in menu()[name].striding}
         object.__setattr__(self, "options", {**menu()[name].options, **given})
 
     def __hash__(self) -> int:
@@ -103,6 +128,16 @@ class Stage:
     @property
     def letter(self) -> str:
         return menu()[self.block].letter
+
+    def goes_on(self, last: "Stage") -> bool:
+        """Whether this stage is only more of the blocks of the one before it."""
+        return self.stride == 1 and self.inner_blocks == last.inner_blocks
+
+    @property
+    def inner_blocks(self) -> tuple[object, ...]:
+        """What all its blocks but the first are."""
+        kind = menu()[self.block]
+        return self.block, self.width, *(value for key, value in self.options.items() if key not in kind.striding)
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form of YAML files; options that stand at their default are left out."""
@@ -131,6 +166,8 @@ class Stem:
         _whole("stem stride", self.stride)
         if self.kind == "conv" and self.stride not in (1, 2):
             raise InputError(f"stride of a conv stem: expected 1 or 2, got {self.stride!r}")
+        _switch("stem bias", self.bias)
+        _epsilon("stem norm_eps", self.norm_eps)
         if self.activation not in ("gelu", "gelu_tanh"):
             raise InputError(f"stem activation: expected gelu or gelu_tanh, got {self.activation!r}")
         if self.kind == "patch" or self.depth == 1:  # nothing is normalised: one spelling for one network
@@ -146,6 +183,10 @@ class Head:
 
     hidden: bool = True
     norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _switch("head hidden", self.hidden)
+        _epsilon("head norm_eps", self.norm_eps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,16 +257,27 @@ class Arch:
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Arch":
         """Inverse of ``to_dict``. Raises InputError that names the unknown or wrong key."""
-        parts = dict(value)
-        for key in parts:
-            if key not in cls.__dataclass_fields__:
-                raise InputError(unknown("key of an architecture", key, cls.__dataclass_fields__))
+        parts = _keys("an architecture", value, cls)
+        stem = Stem(**_keys("a stem", parts.pop("stem", {}), Stem))
+        head = Head(**_keys("a head", parts.pop("head", {}), Head))
+        stages = parts.pop("stages", ())
+        if not isinstance(stages, (list, tuple)):
+            raise InputError(f"stages: expected a list, got {stages!r}")
         try:
-            stem, head = Stem(**parts.pop("stem", {})), Head(**parts.pop("head", {}))
-            stages = tuple(Stage(**stage) for stage in parts.pop("stages", ()))
-            return cls(stem=stem, head=head, stages=stages, **parts)
-        except TypeError as error:
+            found = tuple(Stage(**_keys("a stage", stage)) for stage in stages)
+            return cls(stem=stem, head=head, stages=found, **parts)
+        except TypeError as error:  # a key is missing; the message names it
             raise InputError(f"not an architecture: {error}") from None
+
+
+def _keys(what: str, value: object, cls: Any = None) -> dict[str, Any]:
+    """A mapping's items, all of them fields of ``cls`` where one is given."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what}: expected a mapping (key: value), got {value!r}")
+    for key in value if cls else ():
+        if key not in cls.__dataclass_fields__:
+            raise InputError(unknown(f"key of {what}", key, cls.__dataclass_fields__))
+    return dict(value)
 
 
 def _merged(stages: Sequence[Stage]) -> list[Stage]:
@@ -233,8 +285,7 @@ def _merged(stages: Sequence[Stage]) -> list[Stage]:
     joined: list[Stage] = []
     for stage in stages:
         last = joined[-1] if joined else None
-        if last and stage.stride == 1 and (last.block, last.width, last.options) == (
-            stage.block, stage.width, stage.options):  # fmt: skip
+        if last and stage.goes_on(last):
             joined[-1] = dataclasses.replace(last, depth=last.depth + stage.depth)
         else:
             joined.append(stage)

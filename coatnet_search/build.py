@@ -117,7 +117,7 @@ def build(
 
 def _load(model: CoAtNet, weights: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
-    fitted = {name: resize_table(value, own[name].shape[-1]) if name.endswith(_TABLE) and name in own else value
+    fitted = {name: resize_table(value, own[name].shape[-1]) if _is_table(name, value) and name in own else value
               for name, value in weights.items()}  # fmt: skip
     wrong = [f"{name}: missing" for name in own if name not in fitted]
     wrong += [f"{name}: not in this network" for name in fitted if name not in own]
@@ -127,6 +127,10 @@ def _load(model: CoAtNet, weights: Mapping[str, Tensor]) -> None:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(f"weights of another network: {'; '.join(wrong[:3])}{more}; nothing was loaded")
     model.load_state_dict(fitted, assign=any(value.is_meta for value in own.values()))
+
+
+def _is_table(name: str, value: Tensor) -> bool:
+    return name.endswith(_TABLE) and value.ndim == 3 and value.shape[-1] == value.shape[-2]
 
 
 def resize_table(table: Tensor, side: int) -> Tensor:

@@ -22,6 +22,8 @@ def names(kind: Kind) -> list[str]:
 def find(kind: Kind, name: str | Path) -> Path:
     """The file of a bundled name or of a path. Raises InputError that names the bundled ones."""
     path = Path(name)
+    if max(map(len, path.parts), default=0) > 255:
+        raise InputError(f"{str(name)[:40]}...: a name of a file has at most 255 letters")
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if path.is_file():
             return path

@@ -5,6 +5,7 @@ convolutions, linear layers and attention products). Counts are kept in memory a
 processes; its entries are keyed by the source code of what was counted.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -77,6 +79,8 @@ def stage_count(stage: Stage, in_width: int, grid: int) -> Count:
 
 @functools.cache
 def stem_count(stem: Stem, in_channels: int, image_size: int) -> Count:
+    if image_size % stem.stride:
+        raise InputError(f"a stem's stride of {stem.stride} does not divide an image_size of {image_size}")
     key = {"stem": vars(stem), "in_channels": in_channels, "image_size": image_size}
     return _kept(key, ends, lambda: _run(lambda: build_stem(stem, in_channels), in_channels, image_size))
 
@@ -129,23 +133,27 @@ def cache_folder() -> Path:
 @functools.cache
 def _source(module: Any) -> str:
     """A digest of the code behind a count: a changed block is counted afresh."""
-    text = inspect.getsource(module) + inspect.getsource(inspect.getmodule(_run) or module) + torch.__version__
+    text = inspect.getsource(module) + inspect.getsource(inspect.getmodule(_run) or module)
+    text += torch.__version__ + timm.__version__
     common = __import__("coatnet_search.blocks.common", fromlist=["x"])
     return hashlib.sha256((text + inspect.getsource(common)).encode()).hexdigest()[:16]
 
 
 @functools.cache
 def _file() -> dict[str, Count]:
-    path = cache_folder() / "costs.jsonl"
     counts: dict[str, Count] = {}
-    if path.exists():
-        for line in path.read_text(errors="replace").splitlines():
-            try:
-                key, *numbers = json.loads(line)
-                counts[key] = Count(*map(int, numbers))
-            except (ValueError, TypeError):
-                continue  # a line that another process did not finish: counted again
+    with contextlib.suppress(OSError):  # no file yet, or none that can be read: everything is counted
+        for line in (cache_folder() / "costs.jsonl").read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):  # a line that another process did not finish
+                key, params, macs, activations = json.loads(line)
+                counts[key] = Count(_natural(params), _natural(macs), _natural(activations))
     return counts
+
+
+def _natural(number: object) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"not a count: {number!r}")
+    return number
 
 
 def _kept(key: Mapping[str, Any], module: Any, count: Callable[[], Count]) -> Count:
@@ -175,7 +183,7 @@ def macs_by_operator(arch: Arch, counter: str = "torch") -> dict[str, int]:
             model(image)
     sums = dict.fromkeys(("conv", "linear", "attention"), 0)
     for operator, flops in run.get_flop_counts()["Global"].items():
-        sums[_OPERATORS[str(operator).rpartition(".")[2]]] += flops // 2
+        sums[_OPERATORS.get(str(operator).rpartition(".")[2], "linear")] += flops // 2
     return sums
 
 

@@ -41,7 +41,8 @@ class _Handle:
         self.number = number
 
     def close(self) -> None:
-        os.close(self.number)  # the kernel drops the lock with the handle
+        fcntl.flock(self.number, fcntl.LOCK_UN)  # a process forked meanwhile holds a copy of the handle
+        os.close(self.number)
 
 
 def _take(path: Path, how: int) -> _Handle:

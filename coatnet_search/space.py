@@ -5,12 +5,12 @@ A scalar in a space file is a constant, a list is a dimension: ``s2_width`` is t
 first value in the canonical form, so that equal networks are one candidate.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from types import MappingProxyType
 from typing import Any
@@ -42,6 +42,7 @@ class Space:
         self.limits: Mapping[str, Limit] = dict(file.limits)
         self.choices: Mapping[str, tuple[Scalar, ...]] = MappingProxyType(dict(self._dimensions()))
         self._stages: dict[tuple[Any, ...], Stage | None] = {}
+        self._tables: dict[tuple[int, int | None], dict[Stage | None, dict[str, Scalar]]] = {}
         self._stage_keys = [self._keys_of(place) for place in range(1, len(file.stages) + 1)]
 
     # --- what the file says ---------------------------------------------------------------------------------------
@@ -159,83 +160,102 @@ class Space:
             kinds, key=("convolution", "attention").index) else []  # fmt: skip
 
     def canonical(self, candidate: Candidate) -> dict[str, Scalar]:
-        """The one spelling of the candidate's network: dimensions without effect stand at their first value."""
+        """The one spelling of the candidate's network: the first, in the order of the choices, of those that decode to
+        it. A candidate that decodes to nothing stays as it is."""
         self.check(candidate)
-        fixed = dict(candidate)
-        uses_heads = False
-        for place, keys in enumerate(self._stage_keys, 1):
-            absent = fixed.get(f"s{place}_depth", 1) == 0
-            block = fixed.get(f"s{place}_block", self.file.stages[place - 1]["block"])
-            known = menu()[block_name(str(block))].options
-            uses_heads |= not absent and "head_size" in known and "head_size" not in self.file.stages[place - 1]
-            for key, dim, _ in keys:
-                idle = (absent and key != "depth") or (key not in _STRUCTURE and key not in known)
-                if dim and idle:
-                    fixed[dim] = self.choices[dim][0]
-        if "head_size" in fixed and not uses_heads:
-            fixed["head_size"] = self.choices["head_size"][0]
-        if fixed.get("stem_kind", self.file.stem.get("kind")) == "patch" and "stem_depth" in fixed:
-            fixed["stem_depth"] = self.choices["stem_depth"][0]
-        return self._shift_depths(fixed) if self._may_merge else fixed
+        head_size: Any = candidate.get("head_size", self.file.head_size)
+        fixed = {name: candidate[name] for name in self.choices}
+        try:
+            fixed.update(self._stems.get(self._stem(candidate), {}))
+            stages = [self._stage(place, keys, candidate, head_size) for place, keys in enumerate(self._stage_keys)]
+        except InputError:
+            return fixed
+        for first in _values(self.file.head_size):
+            spelled = self._spelled(stages, first)
+            if spelled is not None:
+                return {**fixed, **spelled, **({"head_size": first} if "head_size" in fixed else {})}
+        raise AssertionError(f"no spelling for {dict(candidate)}")
+
+    @functools.cached_property
+    def _stems(self) -> dict[Stem, dict[str, Scalar]]:
+        """The distinct stems, each with its first spelling."""
+        dims = {f"stem_{key}": _values(value) for key, value in self.file.stem.items() if f"stem_{key}" in self.choices}
+        found: dict[Stem, dict[str, Scalar]] = {}
+        for values in itertools.product(*dims.values()):
+            spelling = dict(zip(dims, values, strict=True))
+            with contextlib.suppress(InputError):
+                found.setdefault(self._stem(spelling), spelling)
+        return found
+
+    def _spellings(self, place: int, head_size: int | None) -> dict[Stage | None, dict[str, Scalar]]:
+        """The distinct stages that may stand at a place (None: left out), each with its first spelling."""
+        if (place, head_size) not in self._tables:
+            found: dict[Stage | None, dict[str, Scalar]] = {}
+            keys = self._stage_keys[place]
+            dims = {dim: self.choices[dim] for _, dim, _ in keys if dim}
+            for values in itertools.product(*dims.values()):
+                spelling = dict(zip(dims, values, strict=True))
+                with contextlib.suppress(InputError):  # a value that another block of the same place has
+                    found.setdefault(self._stage(place, keys, spelling, head_size), spelling)
+            self._tables[place, head_size] = found
+        return self._tables[place, head_size]
+
+    def _spelled(self, stages: Sequence[Stage | None], head_size: int | None) -> dict[str, Scalar] | None:
+        """The first dimensions of all stages that give the same network with this head size; None: there are none."""
+        if self._ambiguous:
+            return self._split(tuple(itertools.chain(*map(_blocks, stages))), 0, head_size)
+        found: dict[str, Scalar] = {}
+        for place, stage in enumerate(stages):
+            table = self._spellings(place, head_size)
+            if stage not in table:
+                return None
+            found.update(table[stage])
+        return found
 
     # --- neighbouring stages that only go on with the same blocks: depths (2, 1) and (1, 2) are one network --------
 
     @functools.cached_property
-    def _may_merge(self) -> bool:
-        rows = self.file.stages
-        optional = any(0 in _values(row["depth"]) for row in rows)
-        pairs = itertools.combinations(rows, 2) if optional else itertools.pairwise(rows)
-        return any(1 in _values(b.get("stride", 1)) and all(set(_values(a[key])) & set(_values(b[key]))
-                   for key in ("block", "width")) for a, b in pairs)  # fmt: skip
+    def _ambiguous(self) -> bool:
+        """Whether different stages may be one network: where one only goes on with another's blocks, or where one that
+        is left out has a twin."""
+        tables = [set().union(*(self._spellings(place, size) for size in _values(self.file.head_size)))
+                  for place in range(len(self._stage_keys))]  # fmt: skip
+        optional = any(None in table for table in tables)
+        blocks = [{stage.inner_blocks for stage in table if stage} for table in tables]
+        if optional:
+            return any(a & b for a, b in itertools.combinations(blocks, 2))
+        goes_on = [{stage.inner_blocks for stage in table if stage and stage.stride == 1} for table in tables]
+        return any(a & b for a, b in zip(blocks, goes_on[1:], strict=False))
 
-    def _shift_depths(self, candidate: dict[str, Scalar]) -> dict[str, Scalar]:
-        head_size = candidate.get("head_size", self.file.head_size)
-        chain: list[int] = []
-        last: Stage | None = None
-        for place, keys in enumerate(self._stage_keys, 1):
-            stage = self._stage(place - 1, keys, candidate, head_size)  # type: ignore[arg-type]
-            if stage is None:
-                continue
-            goes_on = last and stage.stride == 1 and (stage.block, stage.width, stage.options) == (
-                last.block, last.width, last.options)  # fmt: skip
-            if not goes_on:
-                self._respell(candidate, chain)
-                chain = []
-            chain.append(place)
-            last = stage
-        self._respell(candidate, chain)
-        return candidate
-
-    def _respell(self, candidate: dict[str, Scalar], chain: list[int]) -> None:
-        """The first combination of depths, in the order of the choices, with the same sum."""
-        if len(chain) < 2:
-            return
-        rows = [_values(self.file.stages[place - 1]["depth"]) for place in chain]
-        now = [candidate.get(f"s{place}_depth", rows[i][0]) for i, place in enumerate(chain)]
-        options = itertools.product(*([depth for depth in row if depth != 0] for row in rows))
-        depths = next(option for option in options if sum(option) == sum(now))
-        for place, depth in zip(chain, depths, strict=True):
-            if f"s{place}_depth" in candidate:
-                candidate[f"s{place}_depth"] = depth
+    def _split(self, blocks: tuple[Stage, ...], place: int, head_size: int | None) -> dict[str, Scalar] | None:
+        """The first dimensions, from a place on, that give these blocks; None: there are none."""
+        if place == len(self._stage_keys):
+            return None if blocks else {}
+        for stage, spelling in self._spellings(place, head_size).items():
+            own = _blocks(stage)
+            if blocks[: len(own)] == own:
+                rest = self._split(blocks[len(own) :], place + 1, head_size)
+                if rest is not None:
+                    return {**spelling, **rest}
+        return None
 
     # --- drawing --------------------------------------------------------------------------------------------------
-
-    def _first(self) -> Iterator[tuple[str, Scalar]]:
-        return ((name, values[0]) for name, values in self.choices.items())
 
     def sample(self, rng: np.random.Generator) -> dict[str, Scalar]:
         """A legal candidate: each dimension drawn evenly, illegal ones drawn again. Raises InputError where none of
         many draws is legal, with the commonest reason."""
         reasons: dict[str, int] = {}
         for _ in range(TRIES):
-            drawn = {name: values[int(rng.integers(len(values)))] for name, values in self.choices.items()}
-            candidate = self.canonical(drawn)
+            candidate = self.canonical(self._draw(rng))
             found = self.problems(candidate)
             if not found:
                 return candidate
             reasons[found[0]] = reasons.get(found[0], 0) + 1
         common = max(reasons, key=lambda reason: reasons[reason])
         raise InputError(f"space {self.name}: none of {TRIES} random candidates is legal; for example: {common}")
+
+    def _draw(self, rng: np.random.Generator) -> dict[str, Scalar]:
+        return {name: values[int(rng.integers(len(values)))] for name, values in self.choices.items()}
 
     def mutate(self, candidate: Candidate, rng: np.random.Generator) -> dict[str, Scalar]:
         """A legal neighbour: one dimension moved to another value, drawn again until it is legal and differs."""
@@ -251,17 +271,10 @@ class Space:
 
     def enumerate(self) -> Iterator[dict[str, Scalar]]:
         """Every legal candidate once, in the order of the choices."""
-        names, seen = list(self.choices), set()
         for values in itertools.product(*self.choices.values()):
-            candidate = dict(zip(names, values, strict=True))
-            if self.canonical(candidate) != candidate or self.problems(candidate):
-                continue
-            if self._may_merge:
-                network = self.decode(candidate).id
-                if network in seen:
-                    continue
-                seen.add(network)
-            yield candidate
+            candidate = dict(zip(self.choices, values, strict=True))
+            if self.canonical(candidate) == candidate and not self.problems(candidate):
+                yield candidate
 
     # --- counting -------------------------------------------------------------------------------------------------
 
@@ -272,49 +285,41 @@ class Space:
     @functools.cached_property
     def survey(self) -> Survey:
         """The size of the space, its layouts and the range of its costs; counts all its blocks on the way."""
-        if self._may_merge and math.prod(len(values) for values in self.choices.values()) <= LISTED:
+        if self._ambiguous and math.prod(len(values) for values in self.choices.values()) <= LISTED:
             return listed(self.decode(candidate) for candidate in self.enumerate())
         found = self._paths(with_costs=False)
         if not self.limits:
-            return surveyed(found, exact=not self._may_merge)
+            return surveyed(found, exact=not self._ambiguous)
         if set(self.limits) <= set(COLUMNS) and sum(path.count for path in found) <= COUNTED_EXACTLY:
             inside = [within(path, self.limits) for path in self._paths(with_costs=True)]
-            return surveyed(inside, exact=not self._may_merge)
+            return surveyed(inside, exact=not self._ambiguous)
         return self._estimated(surveyed(found, exact=False))
 
     def _paths(self, with_costs: bool) -> list[Path]:
         return paths(self._roots(), self.file.num_classes, self._head.hidden, self.file.convolution_first, with_costs)
 
     def _roots(self) -> list[Root]:
-        shared = {name: values for name, values in self.choices.items() if not re.match(r"s\d+_", name)}
-        roots: dict[Any, Root] = {}
-        for values in itertools.product(*shared.values()):
-            fixed = dict(zip(shared, values, strict=True))
-            stem, head_size = self._stem(fixed), fixed.get("head_size", self.file.head_size)
-            image_size: Any = fixed.get("image_size", self.file.image_size)
-            stages = [self._stage_values(place, head_size) for place in range(len(self._stage_keys))]
-            idle_heads = head_size != _values(self.file.head_size)[0]
-            roots[image_size, stem, head_size] = Root(
-                image_size=image_size, stem=stem, in_channels=self.file.in_channels, stages=stages,
-                needs_heads=idle_heads)  # fmt: skip
-        return list(roots.values())
-
-    def _stage_values(self, place: int, head_size: Any) -> list[Stage | None]:
-        keys = self._stage_keys[place]
-        dims = {dim: self.choices[dim] for _, dim, _ in keys if dim}
-        found = (self._stage(place, keys, dict(zip(dims, values, strict=True)), head_size)
-                 for values in itertools.product(*dims.values()))  # fmt: skip
-        return list(dict.fromkeys(found))
+        sizes, heads = _values(self.file.image_size), _values(self.file.head_size)
+        roots = []
+        for image_size, stem, head_size in itertools.product(sizes, self._stems, heads):
+            tables = [self._spellings(place, head_size) for place in range(len(self._stage_keys))]
+            others = [self._spellings(place, heads[0]) if head_size != heads[0] else {} for place in range(len(tables))]
+            stages = [{stage: stage not in other for stage in table}
+                      for table, other in zip(tables, others, strict=True)]  # fmt: skip
+            roots.append(Root(image_size=image_size, stem=stem, in_channels=self.file.in_channels, stages=stages))
+        return roots
 
     def _estimated(self, whole: Survey) -> Survey:
         """The share of random legal networks that keep the limits; the limits clip the ranges."""
         free = Space(dataclasses.replace(self.file, limits={}), self.name)
         rng = np.random.default_rng(0)
-        archs = [free.decode(free.sample(rng)) for _ in range(ESTIMATED_FROM)]
+        drawn = (free._draw(rng) for _ in range(TRIES))
+        legal = (free.decode(one) for one in drawn if free.canonical(one) == one and not free.problems(one))
+        archs = list(itertools.islice(legal, ESTIMATED_FROM))
         kept = listed(arch for arch in archs if not limit_problems(self.limits, cost(arch).as_metrics()))
-        scale = whole.size / len(archs)
+        scale = whole.size / max(1, len(archs))
         layouts = {name: round(scale * count) for name, count in kept.layouts.items()}
-        return Survey(round(scale * kept.size), False, layouts, kept.params, kept.macs)
+        return Survey(sum(layouts.values()), False, layouts, kept.params, kept.macs)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -328,6 +333,15 @@ def _make_stem(names: tuple[str, ...], values: tuple[Any, ...]) -> Stem:
 
 def _values(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _blocks(stage: Stage | None) -> tuple[Stage, ...]:
+    """The blocks of a stage as stages of one block each."""
+    if stage is None:
+        return ()
+    first = dataclasses.replace(stage, depth=1)
+    return first, *[dataclasses.replace(first, stride=1)] * (stage.depth - 1)
 
 
 def load_space(name: str | FilePath) -> Space:

@@ -31,14 +31,13 @@ class Survey:
 class Root:
     """What the networks of a space begin with, and the distinct stages that may follow at each place (None: left out).
 
-    ``needs_heads``: only networks with attention count, since another root holds those without.
+    Each stage comes with whether it is this root's own: networks without such a stage are another root's.
     """
 
     image_size: int
     stem: Stem
     in_channels: int
-    stages: Sequence[Sequence[Stage | None]]
-    needs_heads: bool
+    stages: Sequence[Mapping[Stage | None, bool]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,15 @@ class Path:
     width: int
     grid: int
     attention: bool
+    own: bool
     count: int
     costs: np.ndarray
 
     @property
     def state(self) -> tuple[object, ...]:
-        return self.layout, self.width, self.grid, self.attention
+        return self.layout, self.width, self.grid, self.attention, self.own
 
-    def then(self, stage: Stage | None, convolution_first: bool) -> "Path | None":
+    def then(self, stage: Stage | None, own: bool, convolution_first: bool) -> "Path | None":
         """One stage on, or None where that is not legal."""
         if stage is None:
             return self
@@ -72,6 +72,7 @@ class Path:
             width=stage.width,
             grid=self.grid // stage.stride,
             attention=self.attention or kind.kind == "attention",
+            own=self.own or own,
             count=self.count,
             costs=self.costs + np.array([count.params, count.macs]),
         )
@@ -86,9 +87,9 @@ def paths(roots: Iterable[Root], num_classes: int, hidden: bool, convolution_fir
             continue
         found = [_start(root, with_costs)]
         for stages in root.stages:
-            longer = (path.then(stage, convolution_first) for path in found for stage in stages)
+            longer = (path.then(stage, own, convolution_first) for path in found for stage, own in stages.items())
             found = _joined([path for path in longer if path], with_costs)
-        whole = (path for path in found if path.layout and (path.attention or not root.needs_heads))
+        whole = (path for path in found if path.layout and path.own)
         finished += [_end(path, num_classes, hidden) for path in whole]
     return finished
 
@@ -130,7 +131,7 @@ def _start(root: Root, with_costs: bool) -> Path:
     count = stem_count(root.stem, root.in_channels, root.image_size)
     row = np.array([[count.params, count.macs]])
     costs = row if with_costs else np.repeat(row, 2, axis=0)
-    return Path("", root.stem.width, root.image_size // root.stem.stride, False, 1, costs)
+    return Path("", root.stem.width, root.image_size // root.stem.stride, False, False, 1, costs)
 
 
 def _end(path: Path, num_classes: int, hidden: bool) -> Path:

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from coatnet_search.errors import InputError, unknown
+from coatnet_search.errors import InputError, SetupError, unknown
 
 Scalar = str | int | float | bool
 
@@ -33,6 +33,7 @@ class BlockType:
     cls: str  # "package.module:Class"
     options: Mapping[str, Scalar]
     values: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)  # the closed sets among the options
+    striding: tuple[str, ...] = ()  # the options that only a block with a stride of 2 looks at
 
     def load(self) -> Any:
         module, _, name = self.cls.partition(":")
@@ -50,6 +51,7 @@ BLOCKS: dict[str, BlockType] = {
                  "norm": "batch", "norm_eps": 1e-3, "activation": "gelu"},
         values={"stride_at": ("expand", "depthwise"), "pool": _POOL, "norm": ("batch", "layer"),
                 "activation": _ACTIVATION},
+        striding=("stride_at", "pool"),
     ),
     "attention": BlockType(
         letter="T",
@@ -58,15 +60,23 @@ BLOCKS: dict[str, BlockType] = {
         options={"expand": 4, "head_size": 32, "relative": True, "pool": "max", "norm_eps": 1e-5,
                  "activation": "gelu"},
         values={"pool": _POOL, "activation": _ACTIVATION},
+        striding=("pool",),
     ),
 }  # fmt: skip
 
 
 @functools.cache
 def menu() -> dict[str, BlockType]:
-    """The built-in blocks and those that installed packages add."""
-    added = {point.name: point.load() for point in importlib.metadata.entry_points(group="coatnet_search.blocks")}
-    return {**added, **BLOCKS}
+    """The built-in blocks and those that installed packages add. Raises SetupError where a name or letter is taken."""
+    found = dict(BLOCKS)
+    for point in importlib.metadata.entry_points(group="coatnet_search.blocks"):
+        block: BlockType = point.load()
+        taken = {*found, *(other.letter for other in found.values())}
+        for name in (point.name, block.letter):
+            if name in taken:
+                raise SetupError(f"block {point.name} of {point.value}: the name {name!r} is taken; rename it")
+        found[point.name] = block
+    return found
 
 
 @functools.cache

@@ -4,7 +4,7 @@ Shapes: B batch, D in_width, W width, G side of the OUTGOING map, N = G*G tokens
 A channels-last map is the token matrix already, so the permutes below are views.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,21 +26,35 @@ class RelativeBias(nn.Module):
 
     def __init__(self, heads: int, grid: int) -> None:
         super().__init__()
+        self.grid = grid
         self.table = nn.Parameter(torch.zeros(heads, 2 * grid - 1, 2 * grid - 1))
-        side = torch.arange(grid, device="cpu")  # on the CPU even under torch.device("meta"): it is no weight
-        offset = side[:, None] - side[None, :] + grid - 1  # (G, G): row or column difference, from 0
-        index = offset[:, None, :, None] * (2 * grid - 1) + offset[None, :, None, :]  # (G, G, G, G)
-        self.register_buffer("index", index.reshape(-1), persistent=False)  # (N*N)
-        self._kept: tuple[object, Tensor] | None = None
+        self.register_buffer("index", _offsets(grid), persistent=False)  # (N*N)
+        self._kept: tuple[object, Tensor, Tensor] | None = None  # state of the table, the table, its (H, N, N)
 
     def forward(self) -> Tensor:
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._kept = None  # fused optimisers change the table without counting a version
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or not self._counts_changes():
+            self._kept = None
             return self._look_up()
-        state = (self.table._version, self.table.data_ptr(), self.table.device)
+        state = (self.table._version, self.table.data_ptr(), self.table.dtype)
         if self._kept is None or self._kept[0] != state:
-            self._kept = (state, self._look_up())
-        return self._kept[1]
+            self._kept = (state, self.table.detach(), self._look_up())  # a table that is held has its address alone
+        return self._kept[2]
+
+    def _counts_changes(self) -> bool:
+        """A table that a functional call puts in, or that was made in inference mode, does not tell its changes."""
+        return type(self.table) is nn.Parameter and not self.table.is_inference()
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None  # fused optimisers and FSDP change the table without counting a version
+        return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        """``to``, ``cuda``, ``to_empty``: the last one leaves buffers unset, and no state dict holds the index."""
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._kept = None
+        if not self.table.is_meta:
+            self.index = _offsets(self.grid).to(self.table.device)
+        return self
 
     def _look_up(self) -> Tensor:
         tokens = (self.table.shape[-1] + 1) ** 2 // 4
@@ -49,6 +63,14 @@ class RelativeBias(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}  # a copy looks up its own
+
+
+def _offsets(grid: int) -> Tensor:
+    """The place in a flat table of each pair of tokens, (N*N); on the CPU even under ``torch.device("meta")``."""
+    side = torch.arange(grid, device="cpu")
+    offset = side[:, None] - side[None, :] + grid - 1  # (G, G): row or column difference, from 0
+    index = offset[:, None, :, None] * (2 * grid - 1) + offset[None, :, None, :]  # (G, G, G, G)
+    return index.reshape(-1)
 
 
 class Attention(nn.Module):
@@ -97,8 +119,8 @@ class Attention(nn.Module):
         reasons = []
         if grid * grid < MIN_TOKENS:
             reasons.append(f"attention needs at least {MIN_TOKENS} tokens, {grid}x{grid} leaves {grid * grid}")
-        if head_size < 1 or width % head_size:
-            reasons.append(f"head_size {head_size} does not divide width {width}")
-        if expand <= 0 or not float(expand * width).is_integer():
-            reasons.append(f"expand must be positive and give a whole inner width, got {expand} x {width}")
+        if head_size < 1 or width % head_size or not isinstance(head_size, int):
+            reasons.append(f"head_size must be a whole number that divides width {width}, got {head_size}")
+        if expand < 1 or not float(expand * width).is_integer():
+            reasons.append(f"expand must be at least 1 and give a whole inner width, got {expand} x {width}")
         return reasons

@@ -37,7 +37,7 @@ def convolution_problems(width: int, grid: int, expand: float, kernel: int, se_r
         reasons.append("nothing is left of the feature map")
     if expand < 1 or not float(expand * width).is_integer():
         reasons.append(f"expand must be at least 1 and give a whole inner width, got {expand} x {width}")
-    if kernel < 1 or kernel % 2 == 0:
+    if kernel < 1 or kernel % 2 != 1:
         reasons.append(f"kernel must be an odd whole number, got {kernel}")
     if not 0 <= se_ratio <= 1:
         reasons.append(f"se_ratio must be between 0 and 1, got {se_ratio}")

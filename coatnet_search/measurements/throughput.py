@@ -18,12 +18,14 @@ def measure(model: nn.Module, arch: Arch, device: torch.device) -> dict[str, flo
     images = images.contiguous(memory_format=torch.channels_last)
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
-        timer = Timer("model(images)", globals={"model": model, "images": images},
-                      num_threads=torch.get_num_threads())  # fmt: skip
-        timer.timeit(1)
-        seconds = timer.blocked_autorange(min_run_time=MIN_SECONDS).times
-    model.train(was_training)
+    try:
+        with torch.inference_mode():
+            timer = Timer("model(images)", globals={"model": model, "images": images},
+                          num_threads=torch.get_num_threads())  # fmt: skip
+            timer.timeit(1)
+            seconds = timer.blocked_autorange(min_run_time=MIN_SECONDS).times
+    finally:
+        model.train(was_training)
     rates = batch / torch.tensor(sorted(seconds), dtype=torch.float64)
     low, middle, high = torch.quantile(rates, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     return {"throughput_images_per_s": middle, "throughput_images_per_s_spread": high - low}
