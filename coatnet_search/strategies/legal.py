@@ -11,7 +11,7 @@ from coatnet_search.strategies.problem import Key, Known, Problem, Row
 ENUMERABLE = 20_000  # combinations; about a second of looking
 LOOKS = 10_000  # random combinations that are looked at before a draw is given up
 _WALKS, _STEPS = 16, 150  # searches from the least violations, and combinations that each looks at
-_DOWN = 300  # changes that are tried on the way to the least or most of a cost
+_STARTS, _DOWN = 3, 150  # searches from the most extreme, and changes that each tries
 
 
 def every(problem: Problem) -> list[Known]:
@@ -83,20 +83,24 @@ def _walked(problem: Problem, rng: np.random.Generator, near: list[tuple[float, 
                     yield known
 
 
-def extremes(problem: Problem, sample: Sequence[Known], rng: np.random.Generator) -> list[Known]:
-    """For each exact objective the legal candidates of least and of most that searches from ``sample`` reach."""
+def towards_extremes(problem: Problem, sample: Sequence[Known], rng: np.random.Generator) -> list[Known]:
+    """Legal candidates on searches from ``sample`` to the least and to the most of each exact objective.
+
+    Random candidates of a space crowd at some cost, often at a limit; these reach its ends and lie between.
+    """
     found = []
     for name in problem.objectives:
         for sign in (1.0, -1.0):
-            known = [one for one in sample if name in one.exact]
-            if known:
-                found.append(_downhill(problem, min(known, key=lambda one: sign * one.exact[name]), name, sign, rng))
+            known = sorted((one for one in sample if name in one.exact), key=lambda one: sign * one.exact[name])
+            for start in known[:_STARTS]:
+                found += _downhill(problem, start, name, sign, rng)
     return found
 
 
-def _downhill(problem: Problem, best: Known, name: str, sign: float, rng: np.random.Generator) -> Known:
+def _downhill(problem: Problem, start: Known, name: str, sign: float, rng: np.random.Generator) -> list[Known]:
+    path = [start]
     for _ in range(_DOWN):
-        known = problem.look(neighbour(problem, best.row, rng))
-        if known.legal and sign * known.exact[name] < sign * best.exact[name]:
-            best = known
-    return best
+        known = problem.look(neighbour(problem, path[-1].row, rng))
+        if known.legal and sign * known.exact[name] < sign * path[-1].exact[name]:
+            path.append(known)
+    return path

@@ -1,5 +1,6 @@
 """Search by models: an even spread first, then batches that are expected to add the most hypervolume."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ from coatnet_search.arch import Trial
 from coatnet_search.strategies.breeding import breed
 from coatnet_search.strategies.features import Array, Features
 from coatnet_search.strategies.gain import best_batch, nondominated, reach, shell
-from coatnet_search.strategies.legal import ENUMERABLE, draw, every, extremes
+from coatnet_search.strategies.legal import ENUMERABLE, draw, every, towards_extremes
 from coatnet_search.strategies.outlook import Outlook, averaged
 from coatnet_search.strategies.problem import Key, Known, Problem, Suggestion, look_back
 from coatnet_search.strategies.spread import spread
@@ -26,6 +27,7 @@ def suggest(problem: Problem, history: Sequence[Trial], rng: np.random.Generator
     """What a strategy returns that spreads its first ``startup`` trials and then searches with these models."""
     past = look_back(problem, history)
     taken = {seen.known.key for seen in past}
+    past = [seen for seen in past if math.isfinite(seen.known.violation)]  # exact metrics are known
     pool = _pool(problem, rng, taken)
     tried = [seen.known for seen in past if seen.state in ("done", "running")]
     done = averaged(problem, past)
@@ -47,7 +49,7 @@ def _pool(problem: Problem, rng: np.random.Generator, taken: set[Key]) -> list[K
     if problem.size <= ENUMERABLE:
         return [known for known in every(problem) if known.key not in taken]
     sample = draw(problem, rng, _DRAWN, taken)
-    found = {known.key: known for known in [*extremes(problem, sample, rng), *sample] if known.key not in taken}
+    found = {known.key: known for known in [*towards_extremes(problem, sample, rng), *sample] if known.key not in taken}
     return list(found.values())
 
 

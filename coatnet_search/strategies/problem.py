@@ -156,7 +156,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A trial as strategies see it. ``losses``: every objective, the less the better, where the trial is ``done``."""
+    """A trial as strategies see it. ``losses``: see ``_losses``; never empty where the trial is ``done``."""
 
     known: Known
     state: Literal["done", "stopped", "running", "failed"]
@@ -176,37 +176,50 @@ def look_back(problem: Problem, history: Sequence[Trial]) -> list[Seen]:
     """The trials of this space, in order. A done trial without a finite number for every objective counts as failed.
 
     Where done trials have several budgets, those of the most frequent one (of equals, the largest) are done and the
-    others stopped, because fidelities do not mix. Trials whose candidate has other dimensions are left out.
+    others stopped, because fidelities do not mix. Trials of another space are left out.
     """
     counts = Counter(_fidelity(trial) for trial in history if trial.state == "done")
     full = max(counts, key=lambda fidelity: (counts[fidelity], fidelity), default=None)
-    dimensions = set(problem.names)
     return [
-        _seen(problem, trial, same_budget=_fidelity(trial) == full)
+        _seen(problem, trial, known, same_budget=_fidelity(trial) == full)
         for trial in history
-        if set(trial.candidate) == dimensions
+        if (known := _recognised(problem, trial.candidate)) is not None
     ]
 
 
-def _seen(problem: Problem, trial: Trial, *, same_budget: bool) -> Seen:
-    row = problem.row(trial.candidate)
-    inside = all(place < size for place, size in zip(row, problem.sizes, strict=True))
-    known = problem.look(row) if inside else problem.know(trial.candidate)
+def _recognised(problem: Problem, candidate: Candidate) -> Known | None:
+    """What is known of a trial's candidate; None where it has other dimensions or values."""
+    row = problem.row(candidate)
+    if all(place < size for place, size in zip(row, problem.sizes, strict=True)):
+        return problem.look(row) if len(candidate) == len(row) else None
+    try:  # it may be a canonical form with a value that stands for "no effect"
+        return problem.know(candidate)
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _seen(problem: Problem, trial: Trial, known: Known, *, same_budget: bool) -> Seen:
     metrics = {**trial.metrics, **known.exact}
+    losses = _losses(problem, metrics)
     state: Literal["done", "stopped", "running", "failed"] = "failed"
-    losses: tuple[float, ...] = ()
     if trial.state in ("pending", "running", "paused"):
         state = "running"
     elif trial.state == "stopped" or (trial.state == "done" and not same_budget):
         state = "stopped"
-    elif trial.state == "done":
-        values = [metrics.get(name) for name in problem.objectives]
-        if all(value is not None and math.isfinite(value) for value in values):
-            state = "done"
-            losses = tuple(
-                float(sign * value) for sign, value in zip(problem.signs, values, strict=True) if value is not None
-            )
+    elif trial.state == "done" and losses:
+        state = "done"
     return Seen(known, state, losses, problem.excess(metrics), metrics, trial.attributes)
+
+
+def _losses(problem: Problem, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
+    """Every objective, the less the better; empty where one is missing or not a finite number."""
+    found = []
+    for name, sign in zip(problem.objectives, problem.signs, strict=True):
+        value = metrics.get(name)
+        if value is None or not math.isfinite(value):
+            return ()
+        found.append(float(sign * value))
+    return tuple(found)
 
 
 class Strategy(Protocol):

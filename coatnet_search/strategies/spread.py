@@ -9,7 +9,7 @@ import numpy as np
 from coatnet_search.strategies.features import Array, Features
 from coatnet_search.strategies.problem import Known, Problem
 
-_STRATA = 8
+_STRATA = 16
 _MOST_LAYOUTS = 32  # beyond that many combinations of named choices, they are dimensions like any other
 
 
@@ -17,20 +17,20 @@ def spread(problem: Problem, pool: Sequence[Known], tried: Sequence[Known], coun
            rng: np.random.Generator) -> list[Known]:  # fmt: skip
     """Up to ``count`` of ``pool``, given what has been tried.
 
-    First the extremes of each exact objective that nothing tried reaches; then, in strata of the first such objective
-    (even quantiles, in an order that is spread at every length), a candidate of a layout (the choices that are names,
-    such as block types) that has been taken least, as far as possible from all others.
+    First the extremes of each exact objective that nothing tried reaches; then, near costs that are spread evenly over
+    the range of the first such objective (by its logarithm where it spans much), a candidate of a layout (the choices
+    that are names, such as block types) that has been taken least, as far as possible from all others.
     """
     if not pool or count <= 0:
         return []
     names = [name for name in problem.objectives if name in pool[0].exact]
     costs = np.array([[one.exact[name] for name in names] for one in pool]).reshape(len(pool), len(names))
-    order = np.argsort(costs[:, 0], kind="stable") if names else rng.permutation(len(pool))
+    level = _level(costs[:, 0]) if names else rng.random(len(pool))
     chosen = _Chosen(problem, pool, tried)
     for place in _extremes(costs, names, tried)[:count]:
         chosen.add(place)
     while len(chosen.places) < min(count, len(pool)):
-        chosen.add(chosen.best(_stratum(order, _halves(len(tried) + len(chosen.places))), rng))
+        chosen.add(chosen.best(_stratum(level, _halves(len(tried) + len(chosen.places))), rng))
     return [pool[place] for place in chosen.places]
 
 
@@ -90,8 +90,13 @@ def _halves(place: int) -> float:
     return found
 
 
-def _stratum(order: Array, at: float) -> Array:
-    """The part of the pool that begins at this share of it, in the order of cost."""
-    width = -(-len(order) // _STRATA)
-    start = round(at * (len(order) - width))
-    return order[start : start + width]
+def _level(costs: Array) -> Array:
+    """Costs as shares of their range."""
+    if costs.min() > 0 and costs.max() > 3 * costs.min():
+        costs = np.log(costs)
+    return np.asarray((costs - costs.min()) / (np.ptp(costs) or 1.0))
+
+
+def _stratum(level: Array, at: float) -> Array:
+    """The part of the pool whose costs are nearest to this share of their range."""
+    return np.argsort(np.abs(level - at), kind="stable")[: -(-len(level) // _STRATA)]
