@@ -15,7 +15,7 @@ _HOME = {
     "Head": "arch",
     "Budget": "arch",
     "Trial": "arch",
-    "load_arch": "family",
+    "load_arch": "lookup",
     "build": "build",
     "cost": "cost",
     "load_space": "space",

@@ -1,0 +1,292 @@
+"""The command line: one verb a step. This file has the options and the exit codes; ``commands/`` has a file a verb.
+
+A verb's file is imported when the verb is used, so ``--help`` costs neither torch nor timm nor Ray. Results go to
+stdout, all else to stderr; with ``--json`` stdout is JSON and nothing else.
+"""
+
+import argparse
+import importlib
+import math
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from coatnet_search import __version__
+from coatnet_search.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, SetupError, unknown
+from coatnet_search.redact import Redactor
+
+EXIT_UNEXPECTED = 1
+EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+DEBUG = "COATNET_SEARCH_DEBUG"  # set to 1: the traceback of an unexpected error is shown
+
+VERBS = {
+    "new": "look at your own images and write a space and a study that fit them and this machine",
+    "spaces": "the search spaces that come with the package, their size and range of costs",
+    "studies": "the studies that come with the package, and what they ask",
+    "plan": "check a study and say what it will cost; trains nothing",
+    "run": "run a study, or resume it where it was left",
+    "merge": "join the records of one study from several machines",
+    "mirror": "send a whole record to MLflow again",
+    "report": "write the page, the pictures and the table of a run; print its front",
+    "choose": "choose architectures of a run by its study's rule, as files with reasons",
+    "profile": "parameters, multiply-adds and activations of architectures; their speed where a device is named",
+    "doctor": "what is wrong with this machine, and the mend",
+}
+_EPILOG = """exit codes: 0 done, 2 bad input, 3 the machine lacks something or nothing could run, 4 finished with failed
+trials, 130 interrupted (the same command resumes)"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its mistakes are InputErrors: one line, exit code 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} ({self.prog} --help tells more)")
+
+
+def number(text: str) -> float:
+    """A finite number as ``float`` reads it: 4.2e9, 2e-3."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return value
+
+
+def positive(text: str) -> float:
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1; 1e3 is one too."""
+    value = number(text)
+    if not value.is_integer() or value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(value)
+
+
+def limit(text: str) -> tuple[str, float]:
+    """``macs=4.2e9`` as (name, number)."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER such as macs=4.2e9, got {text!r}")
+    try:
+        return name, number(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+# --- the options of each verb ----------------------------------------------------------------------------------------
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(
+        prog="coatnet-search",
+        description="Which CoAtNet layout to train in full, at which size, for the data that you will have.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"coatnet-search {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
+    found = {name: verbs.add_parser(name, help=text, description=text) for name, text in VERBS.items()}
+    for name, verb in found.items():
+        _OPTIONS[name](verb)
+    return parser, found
+
+
+def _json(parser: _Parser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON to stdout and everything else to stderr")
+
+
+def _study(parser: _Parser, **options: Any) -> None:
+    parser.add_argument("study", metavar="STUDY", help="a bundled name (see `studies`) or the path of a YAML file",
+                        **options)  # fmt: skip
+    parser.add_argument("--set", dest="sets", metavar="A.B=C", nargs="+", action="extend", default=[],
+                        help="replace values of the study, as search.trials=8; needed again on resume")  # fmt: skip
+
+
+def _evaluator(parser: _Parser) -> None:
+    parser.add_argument("--evaluator", metavar="PACKAGE.MODULE:FUNCTION",
+                        help="train with this function (or entry point) instead; the current folder can be imported "
+                        "from")  # fmt: skip
+
+
+def _run_folder(parser: _Parser, **options: Any) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a run, as runs/quickstart", **options)
+
+
+def _new_options(parser: _Parser) -> None:
+    parser.add_argument("--data", metavar="DIR", type=Path, required=True,
+                        help="a folder with one folder of images a class, or parquet files")  # fmt: skip
+    parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the files go (here)")
+    parser.add_argument("--name", metavar="N", help="the study's name (the data folder's)")
+    _json(parser)
+
+
+def _plan_options(parser: _Parser) -> None:
+    _study(parser)
+    _evaluator(parser)
+    _json(parser)
+
+
+def _run_options(parser: _Parser) -> None:
+    _study(parser)
+    _evaluator(parser)
+    parser.add_argument("--local", action="store_true", help="one trial after another in this process, without Ray")
+    parser.add_argument("--address", metavar="A", help="the Ray cluster to join, as auto or ray://HOST:10001")
+    parser.add_argument("--workers", metavar="N", type=count, help="at most so many trials at once")
+    parser.add_argument("--minutes", metavar="M", type=positive, help="stop cleanly after so long; run again goes on")
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept (runs)")
+    _json(parser)
+
+
+def _merge_options(parser: _Parser) -> None:
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="folders of runs of the same study")
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the new run's folder")
+
+
+def _mirror_options(parser: _Parser) -> None:
+    _run_folder(parser)
+    parser.add_argument("--uri", help="MLflow tracking URI (the study's, else the SQLite file beside the run)")
+    parser.add_argument("--experiment", help="name of the MLflow experiment (the study's)")
+
+
+def _report_options(parser: _Parser) -> None:
+    _run_folder(parser)
+    parser.add_argument("--markdown", action="store_true", help="print the summary as Markdown")
+    _json(parser)
+
+
+def _choose_options(parser: _Parser) -> None:
+    _run_folder(parser)
+    parser.add_argument("--limit", metavar="METRIC=NUMBER", type=limit, nargs="+", action="extend", default=[],
+                        help="what a chosen one keeps, as macs=4.2e9; laid over the study's own limits")  # fmt: skip
+    parser.add_argument("--top", metavar="K", type=count, help="how many (the study's number)")
+    _json(parser)
+
+
+def _profile_options(parser: _Parser) -> None:
+    parser.add_argument("archs", metavar="ARCH", nargs="+",
+                        help="coatnet-0, a layout (C-C-T-T), a YAML file, RUN:ID, or timm:NAME")  # fmt: skip
+    parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (224, or the file's)")
+    parser.add_argument("--num-classes", metavar="N", type=count, help="classes to tell apart (1000, or the file's)")
+    parser.add_argument("--in-channels", metavar="C", type=count, help="channels of an image (3, or the file's)")
+    parser.add_argument("--device", metavar="D", help="measure the throughput on this device, as cpu or cuda")
+    parser.add_argument("--counter", choices=("torch", "fvcore"), default="torch",
+                        help="who counts the multiply-adds; fvcore runs the network on the CPU")  # fmt: skip
+    _json(parser)
+
+
+def _doctor_options(parser: _Parser) -> None:
+    _study(parser, nargs="?")
+    _json(parser)
+
+
+_OPTIONS = {
+    "new": _new_options,
+    "spaces": _json,
+    "studies": _json,
+    "plan": _plan_options,
+    "run": _run_options,
+    "merge": _merge_options,
+    "mirror": _mirror_options,
+    "report": _report_options,
+    "choose": _choose_options,
+    "profile": _profile_options,
+    "doctor": _doctor_options,
+}
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line as a namespace. Raises InputError with a did-you-mean; --help and --version exit."""
+    verb = next((word for word in argv if not word.startswith("-")), None)
+    if verb is not None and verb not in VERBS:
+        raise InputError(unknown("verb", verb, VERBS))
+    if not argv:
+        raise InputError(f"expected a verb: {', '.join(VERBS)}; coatnet-search --help tells more")
+    parser, verbs = _parser()
+    given, extra = parser.parse_known_args(argv)
+    option = next((word for word in extra if word.startswith("-")), None)
+    if option is not None:
+        known = sorted(set(re.findall(r"--[a-z][a-z-]*", verbs[given.verb].format_help())))
+        raise InputError(unknown(f"option of {given.verb}", option.partition("=")[0], known))
+    if extra:
+        raise InputError(f"{given.verb} takes no further argument, got {extra[0]!r}")
+    return given
+
+
+# --- running a verb --------------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; its exit code. Every error that a user can cause is one line on stderr."""
+    code: int
+    try:
+        given = parse(sys.argv[1:] if argv is None else argv)
+        code = _module(given.verb).main(given)
+        sys.stdout.flush()
+    except SystemExit as ended:  # of --help and --version
+        code = ended.code if isinstance(ended.code, int) else EXIT_DONE
+    except (InputError, SetupError) as error:
+        code = _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        code = _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains when it ends
+        code = EXIT_BROKEN_PIPE
+    except OSError as error:
+        code = _unexpected(error) if error.strerror is None else _complain(_of_system(error), SetupError.exit_code)
+    except Exception as error:
+        code = _unexpected(error)
+    return code
+
+
+def _of_system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}"
+
+
+def _module(verb: str) -> Any:
+    """The file of a verb. Raises SetupError where a library that it needs does not import."""
+    try:
+        return importlib.import_module(f"coatnet_search.commands.{verb}")
+    except ImportError as error:
+        raise SetupError(f"{error}; `coatnet-search doctor` tells the mend") from None
+    except RuntimeError as error:  # of torchvision: its operators were built for another torch
+        if "torchvision::" not in str(error):
+            raise
+        raise SetupError(f"torch and torchvision do not match ({error}); `coatnet-search doctor` tells the mend"
+                         ) from None  # fmt: skip
+
+
+def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception) -> int:
+    """A mistake of ours: a short line, and the traceback in a file that a person can send."""
+    text = "".join(traceback.format_exception(error))
+    if os.environ.get(DEBUG) == "1":
+        print(text, file=sys.stderr, end="")
+    redactor = Redactor.from_environment()
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="coatnet-search-", suffix=".txt", delete=False) as file:
+            file.write(redactor.text(text))
+        where = f"the traceback is in {file.name}"
+    except OSError:
+        where = f"{DEBUG}=1 shows the traceback"
+    first = redactor.text(str(error).splitlines()[0] if str(error) else "no message")
+    return _complain(f"unexpected {type(error).__name__}: {first[:200]}; {where}", EXIT_UNEXPECTED)

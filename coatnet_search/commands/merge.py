@@ -1,0 +1,17 @@
+"""``merge RUN... --out DIR``: the records of several machines as one run."""
+
+import argparse
+
+from coatnet_search.merge import merge
+from coatnet_search.record import read_record
+from coatnet_search.screen import Screen
+
+
+def main(given: argparse.Namespace) -> int:
+    screen = Screen()
+    run = merge(given.runs, given.out)
+    states = read_record(run)["state"].value_counts()
+    counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials"
+    screen.say(f"{run}: {counts}, from {len(given.runs)} runs")
+    screen.next(["report", run], "writes the page and the pictures")
+    return 0

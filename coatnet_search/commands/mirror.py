@@ -1,0 +1,17 @@
+"""``mirror RUN``: a whole record to MLflow; what is there already is not sent again."""
+
+import argparse
+
+from coatnet_search.commands.shared import run_record
+from coatnet_search.screen import Screen
+from coatnet_search.tracking import mirror
+
+
+def main(given: argparse.Namespace) -> int:
+    screen = Screen()
+    _, study = run_record(given.run)
+    tracking = study.get("tracking") or {}
+    uri = given.uri or tracking.get("uri") or f"sqlite:///{(given.run.parent / 'mlflow.db').resolve()}"
+    experiment = given.experiment or tracking.get("experiment") or study.get("name") or given.run.name
+    screen.say(mirror(given.run, uri, experiment))
+    return 0

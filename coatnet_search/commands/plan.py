@@ -1,0 +1,60 @@
+"""``plan STUDY``: what it will cost, before anything is trained."""
+
+import argparse
+import dataclasses
+
+from coatnet_search.commands.shared import checked_study, study_words
+from coatnet_search.plan import Plan, Range, Training, layouts, make_plan
+from coatnet_search.quantities import show
+from coatnet_search.screen import Screen
+
+
+def main(given: argparse.Namespace) -> int:
+    screen = Screen(given.json)
+    study = checked_study(given)
+    screen.note(f"{study.name}: counting networks, then training one for a few steps ...")
+    plan = make_plan(study)
+    screen.result(dataclasses.asdict(plan))
+    screen.facts(_facts(plan))
+    for text in plan.warnings:
+        screen.warn(text)
+    screen.next(["run", *study_words(given)], "runs it" if not plan.warnings else "once the warnings are mended")
+    return 0
+
+
+def _facts(plan: Plan) -> list[tuple[str, str]]:
+    survey = plan.networks
+    counted = f"{survey.size:,} distinct networks" + ("" if survey.exact else " (estimated)")
+    parts = ", ".join(f"{name} {number:,}" for name, number in layouts(survey).items())
+    facts = [("study", f"{plan.study}: {plan.question}"), ("space", f"{plan.space}: {counted}: {parts}")]
+    if plan.within_limits < 1:
+        facts.append(("limits", f"{100 * plan.within_limits:.0f} % of random networks keep the study's own limits"))
+    if plan.num_train is not None:
+        images = f"{plan.num_train:,} images to train on, {plan.num_val:,} to validate, {plan.num_classes} classes"
+        facts.append(("data", images + (f"; {plan.data_note}" if plan.data_note else "")))
+    facts += [("parameters", _range("params", plan.params)), ("multiply-adds", _range("macs", plan.macs))]
+    epochs = f" of {plan.epochs} epochs each" if plan.epochs else ", measured without training"
+    facts.append(("trials", f"{plan.trials}{epochs}"))
+    facts += _time(plan.training)
+    disk = f"about {plan.run_mib:,.0f} MiB for the run"
+    disk += f", {plan.cache_mib:,.0f} MiB for decoded images" if plan.cache_mib else ""
+    facts.append(("disk", f"{disk}; {plan.free_mib:,.0f} MiB are free"))
+    return facts
+
+
+def _range(name: str, found: Range) -> str:
+    return f"{show(name, found.min)} to {show(name, found.max)}, median {show(name, found.median)} (random networks)"
+
+
+def _time(training: Training | None) -> list[tuple[str, str]]:
+    if training is None:
+        return []
+    speed = f"{training.images_per_s:,.0f} images/s in a few training steps of {show('macs', training.macs)} on "
+    facts = [("measured", f"{speed}{training.device}")]
+    if training.device_hours is None or training.hours is None:
+        hours = f"{training.hours_per_million_images:.3g} device-hours for a million images"
+    else:
+        hours = f"{training.device_hours:.2g} device-hours; {training.hours:.2g} hours here"
+        hours += f", {training.at_once} trials at once" if training.at_once > 1 else ", one trial at a time"
+    why = "assuming that time grows with multiply-adds and that images arrive as fast as they are trained on"
+    return [*facts, ("time", f"{hours} ({why})")]

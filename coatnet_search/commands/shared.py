@@ -1,0 +1,50 @@
+"""What several verbs share: a study that was named on the command line, the folder of a run."""
+
+import argparse
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coatnet_search.errors import InputError
+from coatnet_search.evaluate import load_trainer
+from coatnet_search.quantities import heading
+from coatnet_search.record import read_record, record_path
+from coatnet_search.study import RUNS, Study, load_study, read_values
+
+
+def checked_study(given: argparse.Namespace) -> Study:
+    """The study of ``STUDY --set ... --evaluator ...``; its trainer imports. Raises InputError."""
+    if given.evaluator:
+        sys.path.insert(0, os.getcwd())  # a trainer may lie beside the study; nothing else is imported from here
+        load_trainer(given.evaluator)
+    return load_study(given.study, given.sets, given.evaluator)
+
+
+def study_words(given: argparse.Namespace) -> list[str]:
+    """The words of the command line that make the study what it is: they are needed again on resume."""
+    words = [given.study]
+    if given.sets:
+        words += ["--set", *given.sets]
+    return [*words, "--evaluator", given.evaluator] if given.evaluator else words
+
+
+def run_record(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The trials of a RUN and its resolved study. Raises InputError where the folder is none."""
+    if not run.is_dir():
+        known = sorted(str(path.parent) for path in RUNS.glob("*/study.yaml"))
+        close = difflib.get_close_matches(str(run), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"runs here: {', '.join(known)}" if known else "no runs here"
+        raise InputError(f"{run}: no such folder; {hint}")
+    values = read_values(run / "study.yaml")
+    if not record_path(run).is_file():
+        raise InputError(f"{record_path(run)}: no such file; no trial of this study was begun")
+    return read_record(run), values
+
+
+def metric_columns(names: list[str]) -> dict[str, str]:
+    """Column titles of metrics."""
+    return {name: heading(name) for name in names}

@@ -1,0 +1,43 @@
+"""``studies``: those that come with the package."""
+
+import argparse
+from typing import Any
+
+from coatnet_search import bundled
+from coatnet_search.commands.spaces import shown
+from coatnet_search.plan import layouts
+from coatnet_search.screen import Screen
+from coatnet_search.study import load_study
+
+COLUMNS = {"name": "study", "space": "space", "networks": "networks", "multiply_adds": "multiply-adds",
+           "data": "data", "trials": "trials", "objectives": "objectives", "question": "question"}  # fmt: skip
+
+
+def main(given: argparse.Namespace) -> int:
+    screen = Screen(given.json)
+    screen.note("counting networks (the first time takes some seconds) ...")
+    rows = [_row(name) for name in bundled.names("studies")]
+    screen.result(rows)
+    screen.table(COLUMNS, [{**shown(row), "objectives": ", ".join(row["objectives"])} for row in rows])
+    screen.next(["plan", "quickstart"], "what a study will cost")
+    return 0
+
+
+def _row(name: str) -> dict[str, Any]:
+    study = load_study(name)
+    survey = study.space.survey
+    return {
+        "name": name,
+        "question": study.file.question,
+        "space": study.space.name,
+        "networks": survey.size,
+        "exact": survey.exact,
+        "layouts": layouts(survey),
+        "params": survey.params,
+        "macs": survey.macs,
+        "data": study.file.data.name,
+        "trials": study.file.search.trials,
+        "epochs": study.budget.epochs,
+        "objectives": study.file.objectives,
+        "resources": {"cpus": study.file.resources.cpus, "gpus": study.file.resources.gpus},
+    }

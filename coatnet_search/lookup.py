@@ -1,0 +1,75 @@
+"""An architecture by whatever a person calls it: a name, a layout, a YAML file, a trial of a run."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from coatnet_search.arch import Arch
+from coatnet_search.config import read_document
+from coatnet_search.errors import InputError, unknown
+from coatnet_search.family import named_arch
+from coatnet_search.record import read_trials, record_path
+
+TIMM = "timm:"
+_PREFIX = re.compile(r"[0-9a-f]{3,10}")  # of an arch id
+
+
+def load_arch(
+    name: str | Path,
+    *,
+    image_size: int | None = None,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+) -> Arch:
+    """The architecture of a name (``coatnet-0``), a layout (``C-C-T-T``), a YAML file or ``RUN:ID``.
+
+    A file holds the architecture's mapping, or has it under the key ``arch``, as the files of ``choose`` do. ID is a
+    trial's number or an arch id of the run, in full or from its third digit on. What is not given is the file's or the
+    trial's own, and for names 224 pixels, 3 channels, 1000 classes. Raises InputError that says what was expected.
+    """
+    text = str(name)
+    if text.startswith(TIMM):
+        raise InputError(f"{text}: a timm network is not an architecture of this package; `profile` alone takes it")
+    ends = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
+    given = {key: value for key, value in ends.items() if value is not None}
+    run, colon, wanted = text.rpartition(":")
+    if Path(text).suffix in (".yaml", ".yml"):
+        return dataclasses.replace(_from_file(Path(text)), **given)  # type: ignore[arg-type]
+    if colon:
+        return dataclasses.replace(_from_run(Path(run), wanted), **given)  # type: ignore[arg-type]
+    return named_arch(text, **given)
+
+
+def _from_file(path: Path) -> Arch:
+    document = read_document(path)
+    nested = "arch" in document.value
+    value = document.value["arch"] if nested else document.value
+    at = ("arch",) if nested else ()
+    if not isinstance(value, dict):
+        raise document.error(at, f"expected an architecture (image_size, stem, stages, ...), got {value!r}")
+    try:
+        if "image_size" not in value:
+            raise InputError("expected an architecture, got no image_size; `choose` writes such files")
+        return Arch.from_dict(value)
+    except InputError as error:
+        raise document.error(at, str(error)) from None
+
+
+def _from_run(run: Path, wanted: str) -> Arch:
+    if not record_path(run).is_file():
+        raise InputError(f"{run}:{wanted}: {record_path(run)} is not there; expected RUN:ID, as runs/quickstart:12")
+    trials = [trial for trial in read_trials(run) if trial.arch]
+    archs = {trial.arch.id: trial.arch for trial in trials if trial.arch}
+    numbers = {str(trial.number): trial.arch for trial in trials if trial.arch}
+    if wanted in archs:
+        return archs[wanted]
+    if wanted in numbers:
+        return numbers[wanted]
+    found = [arch_id for arch_id in archs if arch_id.startswith(wanted)] if _PREFIX.fullmatch(wanted) else []
+    if len(found) == 1:
+        return archs[found[0]]
+    if found:
+        raise InputError(f"{run}: {wanted} begins {len(found)} arch ids: {', '.join(sorted(found)[:5])}")
+    last = f"trials 0 to {max(map(int, numbers))}" if numbers else "no trials"
+    hint = unknown("arch id", wanted, archs) if 0 < len(archs) <= 12 else f"no trial or arch id {wanted!r}"
+    raise InputError(f"{run}: {hint}; it has {last}")

@@ -1,0 +1,243 @@
+"""What a study will cost before it is run: networks, trials, multiply-adds, device-hours, disk. Trains nothing."""
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coatnet_search.arch import Arch
+from coatnet_search.cost import cost
+from coatnet_search.datasets import Summary
+from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN
+from coatnet_search.datasets.data import TRAIN_SAMPLE
+from coatnet_search.datasets.memory import LIMIT_BYTES, SMALL_SIDE
+from coatnet_search.errors import InputError, SetupError
+from coatnet_search.evaluate import describe
+from coatnet_search.rehearsal import TRAINING, training_speed
+from coatnet_search.study import RUNS, Study
+from coatnet_search.survey import Survey
+
+SAMPLED = 200  # random networks that stand for the candidates of a search
+DRAWN = 4000  # at most so many are drawn to find them, where the study's limits refuse some
+START_S = 1.5  # of a trial besides its epochs: build the network, measure it
+RECORD_BYTES = 4_000, 700  # a trial's lines in the record, and those of one epoch
+MIRRORED = 4  # times the record: its copy in MLflow's database
+REPORT_BYTES = 8 << 20  # the page carries its plot library
+OPTIMISER_COPIES = 4  # a checkpoint's tensors the size of the weights: weights, two moments, the one being written
+FLOAT_BYTES = 4
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Least, median and largest value among the sampled networks."""
+
+    min: float
+    median: float
+    max: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How long trials train, from a few steps of the network of median cost (``macs``) on ``device``, scaled by macs.
+
+    ``device_hours``: what all trials together occupy a device for, each the part of it that it asks for; ``hours``:
+    that on this machine, ``at_once`` trials at once. Both are None without data, whose number of images they need.
+    """
+
+    device: str
+    images_per_s: float
+    macs: int
+    hours_per_million_images: float
+    device_hours: float | None
+    at_once: int
+    hours: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that ``plan`` says; ``warnings`` are what would stop ``run`` on this machine, or what to know before."""
+
+    study: str
+    question: str
+    space: str
+    networks: Survey
+    within_limits: float  # share of the space's networks that keep the study's own limits, from a sample
+    params: Range
+    macs: Range
+    trials: int
+    epochs: int
+    num_train: int | None
+    num_val: int | None
+    num_classes: int
+    training: Training | None
+    run_mib: float
+    cache_mib: float
+    free_mib: float
+    warnings: tuple[str, ...]
+    data_note: str | None
+
+
+def make_plan(study: Study, runs: Path = RUNS) -> Plan:
+    """A checked study's cost. Data and GPUs that are not here are warnings.
+
+    Raises InputError for faulty data, and where no candidate keeps the limits.
+    """
+    warnings: list[str] = []
+    try:
+        study = study.with_data()
+    except SetupError as error:
+        warnings.append(f"{error}; `run` needs it (without it the hours are not known)")
+    archs, share = _sampled(study)
+    macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs)
+    params = [cost(arch).params for arch in archs]
+    survey = study.space.survey
+    trials = min(study.file.search.trials, survey.size) if survey.exact else study.file.search.trials
+    device = _device(study, warnings)
+    training = _training(study, macs[len(macs) // 2][2], trials, [value for value, _, _ in macs], device, warnings)
+    at_once = training.at_once if training else 1
+    free = shutil.disk_usage(_existing(runs)).free / MIB
+    needed, cached = _run_bytes(study, trials, max(params), at_once) / MIB, _cache_bytes(study) / MIB
+    if needed + cached > free:
+        warnings.append(f"about {needed + cached:,.0f} MiB of disk are needed and {free:,.0f} MiB are free")
+    summary = study.summary
+    return Plan(
+        study=study.name,
+        question=study.file.question,
+        space=study.space.name,
+        networks=survey,
+        within_limits=share,
+        params=_range(params),
+        macs=_range([value for value, _, _ in macs]),
+        trials=trials,
+        epochs=study.budget.epochs,
+        num_train=summary.num_train if summary else None,
+        num_val=summary.num_val if summary else None,
+        num_classes=study.space.file.num_classes,
+        training=training,
+        run_mib=needed,
+        cache_mib=cached,
+        free_mib=free,
+        warnings=tuple(warnings),
+        data_note=summary.note if summary else None,
+    )
+
+
+def _sampled(study: Study) -> tuple[list[Arch], float]:
+    """Random candidates that keep the study's limits on costs, and the share of the draws that did."""
+    rng = np.random.default_rng(study.file.search.seed)
+    kept: list[Arch] = []
+    reason, drawn = "", 0
+    while len(kept) < SAMPLED and drawn < DRAWN:
+        candidate = study.space.sample(rng)
+        drawn += 1
+        reasons = study.refusals(study.space.exact(candidate))
+        if reasons:
+            reason = reasons[0]
+        else:
+            kept.append(study.space.decode(candidate))
+    if not kept:
+        raise InputError(
+            f"study {study.name}: limits: none of {drawn} random networks keeps them; for example: {reason}"
+        )
+    return kept, len(kept) / drawn
+
+
+def _range(values: list[int]) -> Range:
+    return Range(min=min(values), median=float(np.median(values)), max=max(values))
+
+
+def _device(study: Study, warnings: list[str]) -> str:
+    """The device that is here for a trial; what the study asks for beyond that is a warning."""
+    resources = study.file.resources
+    cores = os.cpu_count() or 1
+    if resources.cpus > cores:
+        warnings.append(f"a trial asks for {resources.cpus:g} CPUs and this machine has {cores}; `run` needs a larger "
+                        "machine or --address")  # fmt: skip
+    if not resources.gpus:
+        return "cpu"
+    here = torch.cuda.device_count()
+    if here < math.ceil(resources.gpus):
+        warnings.append(f"a trial asks for {resources.gpus:g} GPUs and torch sees {here} here; `run` needs a machine "
+                        "with more, --address, or --set resources.gpus=0")  # fmt: skip
+    return "cuda" if here else "cpu"
+
+
+def _training(study: Study, arch: Arch, trials: int, macs: list[int], device: str,
+              warnings: list[str]) -> Training | None:  # fmt: skip
+    """Speed and hours from a few steps of ``arch``; None where nothing is trained, or by a trainer of the user's."""
+    if study.evaluator is not None or not study.budget.epochs:
+        return None
+    resources = study.file.resources
+    at_once, threads = trials_at_once(resources.cpus, resources.gpus if device == "cuda" else 0)
+    own = cost(arch).macs
+    try:
+        speed = training_speed(arch, own, study.recipe, device, threads)
+    except SetupError as error:
+        warnings.append(str(error))
+        return None
+    image_s = float(np.mean(macs)) / own / speed
+    hours, at_once = None, min(at_once, trials)
+    if study.summary:
+        images = study.budget.epochs * images_per_epoch(study.summary)
+        hours = trials * (START_S + images * image_s) / 3600
+    return Training(
+        device=describe(torch.device(device))
+        if device == "cuda"
+        else f"cpu ({threads} thread{'s' if threads > 1 else ''})",
+        images_per_s=speed,
+        macs=own,
+        hours_per_million_images=1e6 * image_s / 3600,
+        device_hours=hours,
+        at_once=at_once,
+        hours=hours / at_once if hours is not None else None,
+    )
+
+
+def trials_at_once(cpus: float, gpus: float) -> tuple[int, int]:
+    """How many trials this machine runs at once, and the CPU threads of each."""
+    cores = os.cpu_count() or 1
+    fits = [cores / cpus if cpus else math.inf, torch.cuda.device_count() / gpus if gpus else math.inf]
+    smallest = min(fits)
+    return max(1, math.floor(smallest)) if math.isfinite(smallest) else cores, max(1, min(cores, math.floor(cpus)))
+
+
+def images_per_epoch(summary: Summary) -> float:
+    """An epoch in training images: those it trains on, and a third for each that is only looked at afterwards."""
+    return summary.num_train + (summary.num_val + min(TRAIN_SAMPLE, summary.num_train)) / TRAINING
+
+
+def _run_bytes(study: Study, trials: int, params: int, at_once: int) -> float:
+    record = trials * (RECORD_BYTES[0] + RECORD_BYTES[1] * study.budget.epochs)
+    mirror = MIRRORED * record if study.file.tracking.enabled else 0
+    return record + mirror + REPORT_BYTES + at_once * OPTIMISER_COPIES * FLOAT_BYTES * params
+
+
+def _cache_bytes(study: Study) -> float:
+    """Decoded pixels, where they will be kept."""
+    summary = study.summary
+    if summary is None:
+        return 0.0
+    low, _, high = summary.image_sizes
+    asked: Any = study.space.file.image_size
+    side = low if low == high <= SMALL_SIDE else round(STORED_OVER_SHOWN * max(np.atleast_1d(asked)))
+    pixels = float(summary.num_train + summary.num_val) * summary.in_channels * side * side
+    return pixels if pixels <= LIMIT_BYTES else 0.0
+
+
+def _existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def layouts(survey: Survey) -> Mapping[str, int]:
+    """How many networks of each layout, the most first."""
+    return dict(sorted(survey.layouts.items(), key=lambda item: -item[1]))
