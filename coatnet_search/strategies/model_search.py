@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import moocore
 import numpy as np
 
 from coatnet_search.arch import Trial
@@ -16,6 +18,7 @@ from coatnet_search.strategies.spread import spread
 
 LEAST_DONE = 4  # trials with results, below which nothing is modelled
 _DRAWN, _BRED, _ROUNDS = 1000, 700, 3  # candidates of a space that is too large to enumerate
+_PARENTS = 50  # of those, in each round
 _KEPT = 800  # candidates that stay for the exact choice of a batch
 _ROUGH = 200  # points for the choice of those
 _HOPE = 1.0  # standard deviations below the mean that a candidate is hoped to reach
@@ -53,25 +56,31 @@ def _pool(problem: Problem, rng: np.random.Generator, taken: set[Key]) -> list[K
     return list(found.values())
 
 
-class _Chances:
-    """How likely candidates are to reach each of some points that nothing has reached yet."""
+@dataclass(frozen=True)
+class _Forecast:
+    """Candidates with what the outlook says of each: (candidates, objectives) twice, and (candidates,)."""
 
-    def __init__(self, outlook: Outlook, pool: Sequence[Known], rng: np.random.Generator) -> None:
-        self.outlook = outlook
-        mean, std = outlook.predict(pool)
-        front = nondominated(outlook.reached())
-        losses = np.vstack([outlook.back(mean), outlook.losses])
-        high = np.where([column in outlook.models for column in range(losses.shape[1])], outlook.losses.max(axis=0),
-                        losses.max(axis=0))  # fmt: skip
-        margin = 0.02 * (high - losses.min(axis=0)) + 1e-12
-        points = shell(front, outlook.back(mean - _HOPE * _TRUST * std), high + margin, rng)
-        self.points = outlook.to_scale(points)
+    known: list[Known]
+    mean: Array
+    std: Array
+    feasible: Array
 
-    def of(self, known: Sequence[Known], points: int | None = None) -> Array:
-        """(candidates, points)."""
-        mean, std = self.outlook.predict(known)
-        chances = reach(mean, _TRUST * std, self.points[:points])
-        return np.asarray(chances * self.outlook.feasible(known)[:, None])
+    @classmethod
+    def of(cls, outlook: Outlook, known: Sequence[Known]) -> "_Forecast":
+        mean, std = outlook.predict(known)
+        return cls(list(known), mean, _TRUST * std, outlook.feasible(known))
+
+    def __add__(self, other: "_Forecast") -> "_Forecast":
+        arrays = ((self.mean, other.mean), (self.std, other.std), (self.feasible, other.feasible))
+        return _Forecast(self.known + other.known, *(np.concatenate(pair) for pair in arrays))
+
+    def take(self, places: Array) -> "_Forecast":
+        known = [self.known[place] for place in places]
+        return _Forecast(known, self.mean[places], self.std[places], self.feasible[places])
+
+    def chances(self, points: Array) -> Array:
+        """(candidates, points): the probability that a candidate is legal and reaches the point."""
+        return np.asarray(reach(self.mean, self.std, points) * self.feasible[:, None])
 
 
 def _best(outlook: Outlook, pool: list[Known], waiting: Sequence[Known], taken: set[Key], count: int,
@@ -79,30 +88,44 @@ def _best(outlook: Outlook, pool: list[Known], waiting: Sequence[Known], taken: 
     """The batch that is expected to add most to what is reached and to what ``waiting`` candidates will reach."""
     if not pool:
         return []
-    chances = _Chances(outlook, pool, rng)
-    gains = chances.of(pool, _ROUGH).sum(axis=1)
+    forecast = _Forecast.of(outlook, pool)
+    points = outlook.to_scale(_open_points(outlook, forecast, rng))
+    gains = forecast.chances(points[:_ROUGH]).sum(axis=1)
     if outlook.problem.size > ENUMERABLE:
-        pool, gains = _bred(outlook, chances, pool, gains, taken, rng)
-    kept = [pool[place] for place in np.argsort(-gains, kind="stable")[:_KEPT]]
-    covered = 1.0 - np.prod(1.0 - chances.of(waiting), axis=0) if waiting else np.zeros(len(chances.points))
-    return [kept[place] for place in best_batch(chances.of(kept), covered, count)]
+        forecast, gains = _bred(outlook, forecast, gains, points[:_ROUGH], taken, rng)
+    kept = forecast.take(np.argsort(-gains, kind="stable")[:_KEPT])
+    covered = np.zeros(len(points))
+    if waiting:
+        covered = 1.0 - np.prod(1.0 - _Forecast.of(outlook, waiting).chances(points), axis=0)
+    return [kept.known[place] for place in best_batch(kept.chances(points), covered, count)]
 
 
-def _bred(outlook: Outlook, chances: _Chances, pool: list[Known], gains: Array, taken: set[Key],
-          rng: np.random.Generator) -> tuple[list[Known], Array]:  # fmt: skip
-    """The pool and generations of children of its best candidates and of the best that have been tried."""
-    front = outlook.losses
-    tried = [outlook.known[place] for place in range(len(front)) if _on_front(front, place)]
+def _open_points(outlook: Outlook, forecast: _Forecast, rng: np.random.Generator) -> Array:
+    """Losses, (points, objectives), that no trial reaches and that some candidate may.
+
+    They lie in a box from the best of every objective to the worst: of the pool where it is known exactly, of what
+    trials have shown where it is predicted.
+    """
+    losses = np.vstack([outlook.back(forecast.mean), outlook.losses])
+    shown = [column in outlook.models for column in range(losses.shape[1])]
+    high = np.where(shown, outlook.losses.max(axis=0), losses.max(axis=0))
+    margin = 0.02 * (high - losses.min(axis=0)) + 1e-12
+    hopes = outlook.back(forecast.mean - _HOPE * forecast.std)
+    return shell(nondominated(outlook.reached()), hopes, high + margin, rng)
+
+
+def _bred(outlook: Outlook, forecast: _Forecast, gains: Array, points: Array, taken: set[Key],
+          rng: np.random.Generator) -> tuple[_Forecast, Array]:  # fmt: skip
+    """The forecast with generations of children of its best candidates and of the front of the trials."""
+    front = moocore.is_nondominated(outlook.losses, keep_weakly=True)
+    tried = [known for known, best in zip(outlook.known, front, strict=True) if best]
+    taken = taken | {known.key for known in forecast.known}
     for _ in range(_ROUNDS):
-        best = [pool[place] for place in np.argsort(-gains, kind="stable")[: _DRAWN // 20]]
-        children = breed(outlook.problem, [*best, *tried], rng, _BRED, taken | {known.key for known in pool})
+        best = [forecast.known[place] for place in np.argsort(-gains, kind="stable")[:_PARENTS]]
+        children = breed(outlook.problem, [*best, *tried], rng, _BRED, taken)
         if not children:
             break
-        pool = pool + children
-        gains = np.concatenate([gains, chances.of(children, _ROUGH).sum(axis=1)])
-    return pool, gains
-
-
-def _on_front(losses: Array, place: int) -> bool:
-    others = (losses <= losses[place]).all(axis=1) & (losses < losses[place]).any(axis=1)
-    return not others.any()
+        taken |= {known.key for known in children}
+        added = _Forecast.of(outlook, children)
+        forecast, gains = forecast + added, np.concatenate([gains, added.chances(points).sum(axis=1)])
+    return forecast, gains
