@@ -10,9 +10,11 @@ import json
 import logging
 import math
 import os
+import platform
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from coatnet_search.arch import Failure
-from coatnet_search.errors import SetupError
+from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
 from coatnet_search.progress import Progress
 from coatnet_search.session import Session
+from coatnet_search.stopping import stop_signals
 from coatnet_search.study import study_of_values
 
 RETRIES = 1  # of a trial whose process was killed or lost
@@ -42,7 +45,7 @@ _SETTINGS = {
 }
 
 
-def run_on_ray(session: Session, folder: Path, address: str | None, workers: int | None,
+def run_on_ray(session: Session, folder: Path, address: str | None, workers: int | None, deadline: float | None,
                show: Callable[[int], Progress]) -> None:  # fmt: skip
     """Run a session's trials with Ray Tune, at most ``workers`` at once (default: as many as the resources allow).
 
@@ -52,10 +55,13 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
     resources = session.study.file.resources
     with _ray(address), tempfile.TemporaryDirectory(prefix="coatnet-search-tune-") as scratch:
         at_once = capacity(ray.cluster_resources(), resources.cpus, resources.gpus, workers)
-        with show(at_once) as progress:
+        with show(at_once) as progress, stop_signals(session, deadline):
             driver = _Driver(session, progress, at_once)
             checkpoints = str((folder / "checkpoints").resolve())
-            trainable = tune.with_parameters(TrialActor, study=session.study.values(), checkpoints=checkpoints)
+            paths = sys.path if session.study.evaluator else []  # where a user's own trainer lies
+            trainable = tune.with_parameters(
+                TrialActor, study=session.study.values(), checkpoints=checkpoints, paths=paths
+            )
             tuner = tune.Tuner(
                 tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
                 tune_config=tune.TuneConfig(
@@ -74,6 +80,7 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 ),
             )
+            _hush()  # ray.init has set its own levels
             tuner.fit()
             if driver.error:
                 raise driver.error
@@ -101,8 +108,7 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    for name in ("ray", "ray.tune", "ray._private.authentication"):  # what a user needs to know is said by us
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _hush()
     try:
         if address:
             ray.init(address=address, **options)
@@ -115,6 +121,12 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _hush() -> None:
+    """What a user needs to know of Ray's doings is said by us, once, and the record has each trial's cause."""
+    for name in ("ray", "ray.tune", "ray._private.authentication"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Driver:
@@ -223,16 +235,32 @@ class _Stop(_Unpickled, tune.Stopper):
 class TrialActor(tune.Trainable):
     """A worker process: holds the data of one study and runs its trials one after another, an epoch a step."""
 
-    def setup(self, config: dict[str, Any], study: Mapping[str, Any], checkpoints: str) -> None:
-        checked = study_of_values(study)
-        threads = max(1, math.floor(checked.file.resources.cpus))
-        device = "cuda" if checked.file.resources.gpus else "cpu"
-        self._evaluator = Evaluator(checked, Path(checkpoints), device, threads)
+    def setup(
+        self, config: dict[str, Any], study: Mapping[str, Any], checkpoints: str, paths: Sequence[str] = ()
+    ) -> None:
+        sys.path.extend(path for path in paths if path not in sys.path)
+        self._study, self._checkpoints = study_of_values(study), Path(checkpoints)
+        self._evaluator: Evaluator | None = None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._reports = self._evaluator.run(task_from_dict(json.loads(new_config["task"])))
+        self._reports = self._run(task_from_dict(json.loads(new_config["task"])))
         return True
+
+    def _run(self, task: Task) -> Iterator[Report]:
+        resources = self._study.file.resources
+        try:
+            self._evaluator = self._evaluator or Evaluator(
+                self._study,
+                self._checkpoints,
+                device="cuda" if resources.gpus else "cpu",
+                threads=max(1, math.floor(resources.cpus)),
+            )
+        except (InputError, SetupError) as error:  # this node lacks what the driver's has
+            failure = Failure(kind="setup", message=f"{platform.node()}: {error}")
+            yield Report(metrics={}, state="failed", failure=failure)
+            return
+        yield from self._evaluator.run(task)
 
     def step(self) -> dict[str, Any]:
         report = next(self._reports)

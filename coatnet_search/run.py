@@ -2,11 +2,10 @@
 
 import contextlib
 import math
-import signal
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from coatnet_search.analyse import pareto_front
@@ -16,6 +15,7 @@ from coatnet_search.journal import write_json
 from coatnet_search.progress import Progress
 from coatnet_search.record import Record, driver_lock, read_record, read_trials
 from coatnet_search.session import Session
+from coatnet_search.stopping import stop_signals
 from coatnet_search.study import RUNS, Study, load_study, prepare_run
 from coatnet_search.tracking import start_mirror
 
@@ -49,28 +49,37 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     trials at once. Raises InputError for another study in the folder, SetupError where data, devices or storage are
     not there or another driver holds the study.
     """
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     checked = study if study.summary else study.with_data()
     folder = runs / checked.name
     with driver_lock(folder):
         prepare_run(checked, runs)
         with Record(folder) as record:
             session = Session(checked, folder, record, read_trials(folder))
-            with _mirror(checked, folder) as mirror, _stop_signals(session, minutes):
+            with _mirror(checked, folder) as mirror:
                 if not session.complete:
-                    _drive(session, folder, local, address, workers, mirror)
+                    _drive(session, folder, local, address, workers, mirror, deadline)
                 _tell_front(checked, folder)
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
     return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed, note=note)
 
 
-def _drive(session: Session, folder: Path, local: bool, address: str | None, workers: int | None, mirror: Any) -> None:
+def _drive(
+    session: Session,
+    folder: Path,
+    local: bool,
+    address: str | None,
+    workers: int | None,
+    mirror: Any,
+    deadline: float | None,
+) -> None:
     warning = mirror.warning if mirror else lambda: None
     if local:
-        with Progress(session, 1, warning) as progress:
+        with Progress(session, 1, warning) as progress, stop_signals(session, deadline):
             _run_here(session, folder, progress)
     else:
-        run_on_ray(session, folder, address, workers, lambda count: Progress(session, count, warning))
+        run_on_ray(session, folder, address, workers, deadline, lambda count: Progress(session, count, warning))
 
 
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:
@@ -84,28 +93,6 @@ def _run_here(session: Session, folder: Path, progress: Progress) -> None:
                 progress.saw(task.number)
                 if session.stopping and report.state is None:
                     return
-
-
-@contextlib.contextmanager
-def _stop_signals(session: Session, minutes: float | None) -> Iterator[None]:
-    """The first SIGINT or SIGTERM, and the end of the minutes, let running epochs end; the second ends at once."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        session.stopping = True
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    if minutes is not None:
-        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, 60 * minutes))
-    try:
-        yield
-    finally:
-        if minutes is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from coatnet_search.arch import TERMINAL
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.progress import Progress
 from coatnet_search.record import driver_lock, read_events, read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.study import load_study
@@ -120,20 +121,20 @@ def test_a_space_with_fewer_networks_than_trials_ends_cleanly(tmp_path):
 
 
 def test_minutes_that_are_over_leave_work_for_the_next_run(tmp_path):
-    outcome = run(study(4, "slow", "recipe.epochs=4"), local=True, minutes=0.02, runs=tmp_path)
+    outcome = run(study(12, "slow", "recipe.epochs=4"), local=True, minutes=0.05, runs=tmp_path)
     left = [trial.state for trial in read_trials(outcome.run)]
 
-    rest = run(study(4, "slow", "recipe.epochs=4"), local=True, runs=tmp_path)
+    rest = run(study(5, "slow", "recipe.epochs=4"), local=True, runs=tmp_path)
 
-    assert not outcome.complete and left[-1] == "running" and len(left) < 4
-    assert rest.complete and [trial.state for trial in read_trials(rest.run)] == ["done"] * 4
+    assert not outcome.complete and len(left) < 12 and left.count("running") <= 1
+    assert rest.complete and {trial.state for trial in read_trials(rest.run)} == {"done"}
 
 
 def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path):
-    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer = threading.Timer(3.0, signal.raise_signal, [signal.SIGINT])
     timer.start()
 
-    outcome = run(study(30, "slow"), local=True, runs=tmp_path)
+    outcome = run(study(40, "slow"), local=True, runs=tmp_path)
 
     timer.join()
     assert not outcome.complete
@@ -142,9 +143,11 @@ def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path):
     assert len(running) <= 1
 
 
-def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_result(tmp_path):
+def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_result(tmp_path, monkeypatch):
     whole = run(study(1, None, "recipe.epochs=4"), local=True, runs=tmp_path / "whole").run
-    cut = run(study(1, None, "recipe.epochs=4"), local=True, minutes=0.001, runs=tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "saw", lambda self, number: setattr(self._session, "stopping", True))
+        cut = run(study(1, None, "recipe.epochs=4"), local=True, runs=tmp_path / "cut")
     epochs_before = len(read_trials(cut.run)[0].curve)
 
     rest = run(study(1, None, "recipe.epochs=4"), local=True, runs=tmp_path / "cut")
