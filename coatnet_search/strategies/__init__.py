@@ -13,9 +13,9 @@ from typing import Any
 
 from coatnet_search.blocks import Scalar
 from coatnet_search.errors import InputError, unknown
-from coatnet_search.strategies.problem import Known, Limit, Problem, Strategy, Suggestion, look_back
+from coatnet_search.strategies.problem import Known, Problem, Strategy, Suggestion, look_back
 
-__all__ = ["STRATEGIES", "Known", "Limit", "Problem", "Strategy", "Suggestion", "look_back", "make_strategy", "menu"]
+__all__ = ["STRATEGIES", "Known", "Problem", "Strategy", "Suggestion", "look_back", "make_strategy", "menu"]
 
 STRATEGIES: dict[str, str] = {
     "evolution": "coatnet_search.strategies.evolution:Evolution",

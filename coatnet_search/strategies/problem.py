@@ -12,9 +12,9 @@ import numpy as np
 from coatnet_search.arch import Candidate, Trial
 from coatnet_search.blocks import Scalar
 from coatnet_search.errors import InputError
+from coatnet_search.limits import Limit, limit_pair
 
 Direction = Literal["min", "max"]
-Limit = float | Sequence[float | None]
 Row = tuple[int, ...]  # a candidate as the position of each value among its dimension's choices
 Key = frozenset[tuple[str, Scalar]]
 RISING = ("val_top1", "val_top5", "train_top1", "throughput_images_per_s", "train_images_per_s")  # more is better
@@ -101,13 +101,12 @@ class Problem:
         return {name: self._bound(name, limit) for name, limit in self.limits.items()}
 
     def _bound(self, name: str, limit: Limit) -> tuple[float, float]:
-        if isinstance(limit, (int, float)):
-            rising = self.objectives.get(name) == "max" or (name in RISING and name not in self.objectives)
-            return (float(limit), math.inf) if rising else (-math.inf, float(limit))
-        if not isinstance(limit, (list, tuple)) or len(limit) != 2:
-            raise InputError(f"limit of {name}: expected a number or [low, high], got {limit!r}")
-        low, high = limit
-        return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        sense = self.objectives.get(name, "max" if name in RISING else "min")
+        try:
+            low, high = limit_pair(limit, sense)
+            return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        except (TypeError, ValueError):
+            raise InputError(f"limit of {name}: expected a number or [low, high], got {limit!r}") from None
 
     def excess(self, metrics: Mapping[str, float | None]) -> dict[str, float]:
         """How far each limited metric that is known lies outside its limits, relative to the limit; 0 inside."""
