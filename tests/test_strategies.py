@@ -323,6 +323,20 @@ def test_a_single_number_limits_costs_from_above_and_rising_metrics_from_below()
     assert outside == pytest.approx({"macs": 0.5, "throughput_images_per_s": 0.2})
 
 
+def test_trials_with_values_outside_the_choices_are_left_out():
+    def strict(candidate):
+        if candidate["depth"] not in (1, 2):
+            raise InputError("depth is not among [1, 2]")
+        return candidate
+
+    problem = Problem(choices={"depth": (1, 2)}, objectives={"error": "min"}, canonical=strict)
+    history = [Trial({"depth": depth}, {"error": 0.1}, "done") for depth in (1, 7)]
+
+    past = look_back(problem, history)
+
+    assert [seen.known.candidate for seen in past] == [{"depth": 1}]
+
+
 def test_trials_of_another_budget_have_no_values():
     problem = stage_problem()
     full, short = Budget(epochs=9), Budget(epochs=3)
