@@ -10,6 +10,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from coatnet_search.strategies.features import rising
 from coatnet_search.strategies.legal import draw
 from coatnet_search.strategies.problem import Key, Known, Problem, Seen
 
@@ -50,8 +51,7 @@ def distributions(problem: Problem) -> dict[str, BaseDistribution]:
 
 
 def _distribution(values: Sequence[Any]) -> BaseDistribution:
-    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    if numbers and list(values) == sorted(values):
+    if rising(values):
         return IntDistribution(0, len(values) - 1)
     return CategoricalDistribution(tuple(range(len(values))))
 
