@@ -1,4 +1,4 @@
-"""``python -m coatnet_search``: the command line."""
+"""``python -m coatnet_search`` is ``coatnet-search``."""
 
 import sys
 

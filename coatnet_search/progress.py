@@ -30,6 +30,8 @@ class Progress:
         self._live = Live(get_renderable=self._view, console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
+        for note in self._session.notes:
+            self._console.print(f"note: {note}", highlight=False, soft_wrap=True)
         if self._console.is_terminal:
             self._live.start()
         return self

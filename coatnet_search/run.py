@@ -13,10 +13,10 @@ from coatnet_search.cluster import run_on_ray
 from coatnet_search.evaluate import Evaluator, closing_reports
 from coatnet_search.journal import write_json
 from coatnet_search.progress import Progress
-from coatnet_search.record import Record, driver_lock, read_record, read_trials
+from coatnet_search.record import Event, Record, driver_lock, fold, read_events, read_record
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
-from coatnet_search.study import RUNS, Study, load_study, prepare_run
+from coatnet_search.study import RUNS, Study, code_version, load_study, prepare_run
 from coatnet_search.tracking import start_mirror
 
 MIRROR_GRACE_S = 20.0  # how long the end of a run waits for the mirror; the rest can be replayed
@@ -55,7 +55,9 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     with driver_lock(folder):
         prepare_run(checked, runs)
         with Record(folder) as record:
-            session = Session(checked, folder, record, read_trials(folder))
+            events = read_events(folder)
+            session = Session(checked, folder, record, fold(events))
+            session.notes += _changed_code(events)
             with _mirror(checked, folder) as mirror:
                 if not session.complete:
                     _drive(session, folder, local, address, workers, mirror, deadline)
@@ -80,6 +82,14 @@ def _drive(
             _run_here(session, folder, progress)
     else:
         run_on_ray(session, folder, address, workers, deadline, lambda count: Progress(session, count, warning))
+
+
+def _changed_code(events: Sequence[Event]) -> list[str]:
+    """A line where the trials so far were made by other code than this."""
+    before = [event["code_version"] for event in events if event["event"] == "session"]
+    if not before or before[-1] == code_version():
+        return []
+    return [f"the code has changed since the last run of this study: {before[-1]} -> {code_version()} (recorded)"]
 
 
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:

@@ -5,6 +5,8 @@ generator of trial n is seeded by (study seed, n), so a resumed search goes on a
 """
 
 import dataclasses
+import os
+import platform
 import shutil
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -28,13 +30,15 @@ class Session:
 
     def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial]) -> None:
         self.study, self.run, self._record = study, run, record
+        self.notes: list[str] = []  # what a person should be told once
         self.trials = {trial.number: trial for trial in trials if trial.number is not None}
         self.stopping = False
         self.exhausted = False
         self._problem = study.problem()
         self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in TERMINAL)
-        record.append({"event": "session", "code_version": code_version(), "study": study.name})
+        record.append({"event": "session", "code_version": code_version(), "study": study.name,
+                       "host": platform.node(), "pid": os.getpid()})  # fmt: skip
 
     @property
     def wanted(self) -> int:

@@ -271,3 +271,12 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path):
     ends = [event["number"] for event in read_events(outcome.run) if event["event"] == "terminal"]
     assert sorted(ends) == list(range(10))
     assert [metrics for *_, metrics in results(outcome.run)] == [metrics for *_, metrics in results(whole)]
+
+
+def test_changed_code_is_recorded_and_told(tmp_path, monkeypatch, capsys):
+    run(study(1, "good"), local=True, runs=tmp_path)
+    monkeypatch.setattr("coatnet_search.run.code_version", lambda: "9.9.9+feedbeef")
+
+    run(study(2, "good"), local=True, runs=tmp_path)
+
+    assert "the code has changed" in capsys.readouterr().err
