@@ -132,7 +132,7 @@ class DataSpec:
 class SearchSpec:
     """How the next candidates are chosen, and how many of them."""
 
-    strategy: Text = "nsga2"
+    strategy: Text = "predictor"
     """A name of the strategies' menu: random, grid, tpe, nsga2."""
     trials: Count
     """How many candidates are tried."""

@@ -14,6 +14,14 @@ def limit_pair(limit: Limit, sense: str = "min") -> tuple[float | None, float | 
     return low, high
 
 
+def tightest(one: Limit, other: Limit) -> Limit:
+    """Both limits of a cost as one [low, high]."""
+    pairs = (limit_pair(one), limit_pair(other))
+    lows = [low for low, _ in pairs if low is not None]
+    highs = [high for _, high in pairs if high is not None]
+    return max(lows, default=None), min(highs, default=None)
+
+
 def limit_problems(
     limits: Mapping[str, Limit],
     metrics: Mapping[str, float | None],

@@ -38,13 +38,13 @@ STRIDES: dict[int, tuple[int, tuple[int, int, int, int]]] = {
     384: (2, (2, 2, 2, 2)),
     512: (2, (2, 2, 2, 2)),
 }
-LARGEST_SIZE = {"cpu": 64, "cuda": 224}  # pixels: what a search within the hour can afford; raise it in the space file
+SMALLEST_SIZE = 64  # pixels: larger images are not shrunk below this, whatever the hour affords
 # width of the stem; the stages' widths are multiples of it, and it is the width of an attention head
 STEM_WIDTH = {"cpu": ((0, 8),), "cuda": ((0, 16), (128, 32))}
-WIDTHS = ((1, 1.5), (2, 3), (4, 6), (6, 8))
+WIDTHS = ((1, 1.5), (2, 3), (4, 5), (6, 8))
 HOUR_S = 3600 * 0.8  # the rest is for the start, the measurements and larger networks than the median
 TRIALS = (12, 24, 60)  # fewest, wanted, most
-EPOCHS = (5, 60)
+EPOCHS = (5, 20, 60)  # likewise
 RUN_STEPS = 6000  # so many steps are enough for networks of this size
 BATCH = (16, 128)
 EPOCH_STEPS = 20  # a batch is at most this part of the images
@@ -109,10 +109,7 @@ def write_new(look: Look, out: Path, name: str) -> Written:
         if path.exists():
             raise InputError(f"{path} is there already; give another --name or --out, or remove it")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    side = image_size(look.summary, device)
-    space_text = _space_header(look) + dump(_space(look, side, device))
-    space = space_of(read_document(space_path, space_text), safe)
-    fit = _fit(look, space, side, device)
+    side, space_text, fit = _settled(look, space_path, device)
     study_text = _study_header(look) + dump(_study(look, space_path.name, safe, side, device, fit))
     out.mkdir(parents=True, exist_ok=True)
     for path, text in ((space_path, space_text), (study_path, study_text)):
@@ -122,11 +119,22 @@ def write_new(look: Look, out: Path, name: str) -> Written:
     return Written(space=space_path, study=study_path, look=look, image_size=side, device=device, **fit)
 
 
-def image_size(summary: Summary, device: str) -> int:
-    """The size nearest to the median image (in octaves) that ``device`` can afford."""
+def image_sizes(summary: Summary) -> list[int]:
+    """The sizes to try, largest first: from the one nearest to the median image (in octaves) down to a small one."""
     median = summary.image_sizes[1]
-    allowed = [size for size in STRIDES if size <= LARGEST_SIZE[device]]
-    return min(allowed, key=lambda size: abs(math.log(size / median)))
+    nearest = min(STRIDES, key=lambda size: abs(math.log(size / median)))
+    return [size for size in reversed(STRIDES) if min(nearest, SMALLEST_SIZE) <= size <= nearest]
+
+
+def _settled(look: Look, path: Path, device: str) -> tuple[int, str, dict[str, Any]]:
+    """The largest image size at which the hour holds a comfortable study, with its space as text, and the fit."""
+    for side in image_sizes(look.summary):
+        text = _space_header(look) + dump(_space(look, side, device))
+        fit = _fit(look, space_of(read_document(path, text), path.stem), side, device)
+        if fit["comfortable"]:
+            break
+    del fit["comfortable"]
+    return side, text, fit
 
 
 def _space(look: Look, side: int, device: str) -> dict[str, Any]:
@@ -186,12 +194,12 @@ def fitted(summary: Summary, images_per_s: float, at_once: int, batch_size: int)
     """How many trials of how many epochs on how many images take an hour at this speed, ``at_once`` at once.
 
     Enough epochs come before many trials; where even few trials of few epochs take longer, a part of the images is
-    trained on. ``num_images`` None: all of them.
+    trained on. ``num_images`` None: all of them. ``comfortable``: trials as wanted, and epochs too or all that help.
     """
     budget = HOUR_S * at_once
     epoch_s = images_per_epoch(summary) / images_per_s
     enough = RUN_STEPS // max(1, summary.num_train // batch_size)
-    most_epochs = min(EPOCHS[1], max(EPOCHS[0], enough))
+    most_epochs = min(EPOCHS[-1], max(EPOCHS[0], enough))
 
     def epochs_for(trials: int) -> int:
         return min(most_epochs, math.floor((budget / trials - START_S) / epoch_s))
@@ -201,13 +209,14 @@ def fitted(summary: Summary, images_per_s: float, at_once: int, batch_size: int)
         trials = max(TRIALS[0], math.floor(budget / (START_S + EPOCHS[0] * epoch_s)))
     epochs = max(EPOCHS[0], epochs_for(trials))
     if epochs == most_epochs:
-        trials = min(TRIALS[2], max(trials, math.floor(budget / (START_S + epochs * epoch_s))))
+        trials = min(TRIALS[-1], max(trials, math.floor(budget / (START_S + epochs * epoch_s))))
     if epochs_for(trials) < EPOCHS[0]:
         share = (budget / trials - START_S) * images_per_s / (EPOCHS[0] * images_per_epoch(summary))
         num_images = min(summary.num_train, max(10 * summary.num_classes, int(share * summary.num_train)))
         epoch_s *= num_images / summary.num_train
     hours = trials * (START_S + epochs * epoch_s) / at_once / 3600
-    return {"trials": trials, "epochs": epochs, "num_images": num_images, "hours": hours}
+    comfortable = trials >= TRIALS[1] and epochs >= min(EPOCHS[1], most_epochs)
+    return {"trials": trials, "epochs": epochs, "num_images": num_images, "hours": hours, "comfortable": comfortable}
 
 
 def _resources(device: str) -> tuple[float, float]:
@@ -229,7 +238,7 @@ def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[
         "recipe": {**_recipe(look, side), "epochs": fit["epochs"]},
         "objectives": {quality: "min", "macs": "min"},
         "measure": ["throughput"],
-        "search": {"strategy": "nsga2", "trials": fit["trials"], "seed": 0},
+        "search": {"strategy": "predictor", "trials": fit["trials"], "seed": 0},
         "resources": {"cpus": cpus, "gpus": gpus},
         "choose": {"top": 3},
     }
@@ -268,7 +277,9 @@ def _study_header(look: Look) -> str:
 
 
 def default_name(folder: Path) -> str:
-    """A study's name from the data's place: the folder's own name."""
-    stem = folder.expanduser().resolve()
-    name = stem.stem if stem.suffix == ".parquet" else stem.name
+    """A study's name from the data's place: the folder's own name, or the one above where that says nothing."""
+    place = folder.expanduser().resolve()
+    while place.suffix == ".parquet" or place.name.lower() in ("train", "data", "images"):
+        place = place.parent
+    name = place.name
     return re.sub(r"\s+", "-", name).lower() or "study"

@@ -141,14 +141,18 @@ class Space:
 
     def problems(self, candidate: Candidate) -> list[str]:
         """Why a candidate is not legal, as sentences; empty means that it is."""
+        reasons = self.build_problems(candidate)
+        if not reasons and self.limits:
+            reasons += limit_problems(self.limits, self.exact(candidate))
+        return reasons
+
+    def build_problems(self, candidate: Candidate) -> list[str]:
+        """Why a candidate cannot be built, whatever it costs."""
         try:
             arch = self.decode(candidate)
         except InputError as error:
             return [str(error)]
-        reasons = self._order_problems(arch) + arch.problems()
-        if not reasons and self.limits:
-            reasons += limit_problems(self.limits, cost(arch).as_metrics())
-        return reasons
+        return self._order_problems(arch) + arch.problems()
 
     def _order_problems(self, arch: Arch) -> list[str]:
         if not arch.stages:

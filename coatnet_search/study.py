@@ -19,8 +19,9 @@ from coatnet_search.config import Document, SpaceFile, StudyFile, read_document
 from coatnet_search.datasets import DATASETS, Summary, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
-from coatnet_search.limits import limit_problems
+from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
+from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe
 from coatnet_search.space import COST_METRICS, Space, load_space
 from coatnet_search.strategies import Problem, make_strategy
@@ -57,13 +58,16 @@ class Study:
 
     def problem(self) -> Problem:
         """What its strategy is asked."""
-        known = {name: limit for name, limit in self.file.limits.items() if name in COST_METRICS}
+        limits = dict(self.space.limits)
+        for name, limit in self.file.limits.items():
+            limits[name] = tightest(limits[name], limit) if name in limits else limit
         return Problem(choices=self.space.choices, objectives=self.file.objectives, exact=self.space.exact,
-                       problems=self.space.problems, canonical=self.space.canonical, limits=known)  # fmt: skip
+                       problems=self.space.build_problems, canonical=self.space.canonical, limits=limits)  # fmt: skip
 
     def refusals(self, metrics: Mapping[str, float | None]) -> list[str]:
         """Which of the study's limits the metrics break."""
-        return limit_problems(self.file.limits, metrics, self.file.objectives)
+        senses = {name: sense_of(name, self.file.objectives) for name in self.file.limits}
+        return limit_problems(self.file.limits, metrics, senses)
 
     def key(self, arch: Arch) -> str:
         """The same work has the same key: network, weights, budget, data, recipe, evaluator."""

@@ -13,11 +13,11 @@ from coatnet_search.arch import Candidate, Trial
 from coatnet_search.blocks import Scalar
 from coatnet_search.errors import InputError
 from coatnet_search.limits import Limit, limit_pair
+from coatnet_search.quantities import sense_of
 
 Direction = Literal["min", "max"]
 Row = tuple[int, ...]  # a candidate as the position of each value among its dimension's choices
 Key = frozenset[tuple[str, Scalar]]
-RISING = ("val_top1", "val_top5", "train_top1", "throughput_images_per_s", "train_images_per_s")  # more is better
 _REMEMBERED = 100_000  # candidates whose legality is kept; a candidate takes about 1 KB
 
 
@@ -101,7 +101,7 @@ class Problem:
         return {name: self._bound(name, limit) for name, limit in self.limits.items()}
 
     def _bound(self, name: str, limit: Limit) -> tuple[float, float]:
-        sense = self.objectives.get(name, "max" if name in RISING else "min")
+        sense = sense_of(name, self.objectives)
         try:
             low, high = limit_pair(limit, sense)
             return (-math.inf if low is None else float(low), math.inf if high is None else float(high))
