@@ -1,17 +1,20 @@
 """Arch -> nn.Module. The only file that builds a network; B batch, C channels, S image size, W width."""
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from coatnet_search.arch import Arch, Stage, Stem
 from coatnet_search.blocks import menu
-from coatnet_search.blocks.ends import Classifier, ConvStem, PatchStem
+from coatnet_search.blocks.ends import Classifier, ConvStem, Headless, PatchStem
 from coatnet_search.errors import InputError
 
 Init = Literal["normal", "fan_in"]
@@ -44,30 +47,46 @@ def block_places(arch: Arch) -> Iterator[tuple[int, Stage, int, int, int]]:
 
 
 class CoAtNet(nn.Module):
-    """stem -> stages -> head, as its ``arch`` says. (B, C, S, S) float -> (B, num_classes)."""
+    """stem -> stages -> head, as its ``arch`` says. (B, C, S, S) float -> (B, num_classes).
+
+    The methods below ``set_drop_path`` are those that timm's tools look for in a network.
+    """
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
         self.arch = arch
         self.num_classes = arch.num_classes
-        self.num_features = arch.out_width
+        self.num_features = self.head_hidden_size = arch.out_width
+        self.grad_checkpointing = False
         self.stem = build_stem(arch.stem, arch.in_channels)
         stages: list[list[nn.Module]] = [[] for _ in arch.stages]
         for index, stage, in_width, stride, grid in block_places(arch):
             stages[index].append(build_block(stage, in_width, stride, grid))
         self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
-        self.head = Classifier(arch.out_width, arch.num_classes, hidden=arch.head.hidden, norm_eps=arch.head.norm_eps)
+        self.head: Classifier | Headless = Classifier(
+            arch.out_width, arch.num_classes, hidden=arch.head.hidden, norm_eps=arch.head.norm_eps
+        )
+        self.feature_info = feature_info(arch)
+        self.pretrained_cfg = self.default_cfg = timm_cfg(arch)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, W, S/strides, S/strides)."""
-        return self.stages(self.stem(x))
+        x = self.stem(x)
+        for stage in self.stages.children():
+            x = self._through(stage, x)
+        return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, W, G, G) -> (B, num_classes), or the (B, W) features before the classifier."""
         return self.head(x, pre_logits=pre_logits)
+
+    def _through(self, stage: nn.Module, x: Tensor) -> Tensor:
+        for block in stage.children():
+            x = recomputed(block, x) if self.grad_checkpointing and torch.is_grad_enabled() else block(x)
+        return x
 
     def set_drop_path(self, rate: float) -> None:
         """Stochastic depth: the rate grows linearly over the blocks from 0 to ``rate``."""
@@ -80,6 +99,115 @@ class CoAtNet(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that are not decayed besides biases and norms: the bias tables."""
         return {name for name, _ in self.named_parameters() if name.endswith(_TABLE)}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Groups of parameters for layer-wise learning rates: the stem, each block (``coarse``: stage), the head."""
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return {"stem": r"^stem", "blocks": [(blocks, None), (r"^head\.(?:norm|hidden)", (99999,))]}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep the input of each block alone for the backward pass and compute the rest of it again."""
+        self.grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        return self.head.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A freshly initialised last layer, or none for 0 classes; ``global_pool``: avg, "" for maps instead of class
+        scores, None for what it was. Raises InputError for other pools."""
+        self.head.reset(num_classes, global_pool)
+        initialise(self.head.fc)
+        self.num_classes = num_classes
+        if num_classes:
+            self.arch = dataclasses.replace(self.arch, num_classes=num_classes)
+
+    def forward_intermediates(
+        self, x: Tensor, indices: int | Sequence[int] | None = None, norm: bool = False, stop_early: bool = False,
+        output_fmt: str = "NCHW", intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:  # fmt: skip
+        """The maps after the stem (index 0) and after each stage, all or those of ``indices`` (a number: the last so
+        many), and unless ``intermediates_only`` what ``forward_features`` returns before them.
+
+        The norm of this network follows the pooling, so that ``norm`` changes no map.
+        """
+        if output_fmt != "NCHW":
+            raise InputError(f"output_fmt: maps are NCHW, got {output_fmt!r}")
+        wanted, last = _taken(len(self.stages) + 1, indices)
+        x, maps = self.stem(x), []
+        for place in range(len(self.stages) + 1):
+            if place and (place <= last or not stop_early):
+                x = self._through(self.stages[place - 1], x)
+            if place in wanted:
+                maps.append(x)
+        return maps if intermediates_only else (x, maps)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drops the stages after the last of ``indices``, and with ``prune_head`` the whole head."""
+        wanted, last = _taken(len(self.stages) + 1, indices)
+        if prune_head or last < len(self.stages):
+            self.stages = nn.Sequential(*list(self.stages)[:last])
+            self.arch = dataclasses.replace(self.arch, stages=self.arch.stages[:last])
+            self.num_features = self.head_hidden_size = self.arch.out_width
+            self.head, self.num_classes = Headless(), 0
+        return list(wanted)
+
+
+def _taken(count: int, indices: int | Sequence[int] | None) -> tuple[list[int], int]:
+    """Places among ``count`` maps and the last of them; a number means the last so many, negative ones count back."""
+    if isinstance(indices, int):
+        indices = range(count - indices, count) if 0 < indices <= count else [count]
+    wanted = [place + count if place < 0 else place for place in (range(count) if indices is None else indices)]
+    if not wanted or min(wanted) < 0 or max(wanted) >= count:
+        raise InputError(f"indices: this network has the maps 0 to {count - 1}, got {indices}")
+    return wanted, max(wanted)
+
+
+def feature_info(arch: Arch) -> list[dict[str, Any]]:
+    """Width, reduction (pixels of the image a pixel of the map) and module of each map, in timm's form."""
+    last = f"stem.{3 * (arch.stem.depth - 1)}" if arch.stem.kind == "conv" else "stem"
+    reduction = arch.stem.stride
+    found = [{"num_chs": arch.stem.width, "reduction": reduction, "module": last}]
+    for place, stage in enumerate(arch.stages):
+        reduction *= stage.stride
+        found.append({"num_chs": stage.width, "reduction": reduction, "module": f"stages.{place}"})
+    return found
+
+
+def timm_cfg(arch: Arch) -> dict[str, Any]:
+    """What timm's data pipeline and weight loader want to know: no weights, images of this size, in -1..1."""
+    side = arch.image_size
+    return {
+        "architecture": "coatnet_search", "num_classes": arch.num_classes, "fixed_input_size": True,
+        "input_size": (arch.in_channels, side, side), "pool_size": (arch.grids[-1], arch.grids[-1]),
+        "crop_pct": 0.95, "interpolation": "bicubic", "mean": (0.5,) * arch.in_channels,
+        "std": (0.5,) * arch.in_channels, "first_conv": "stem.0" if arch.stem.kind == "conv" else "stem",
+        "classifier": "head.fc",
+    }  # fmt: skip
+
+
+def recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """The block's output; only ``x`` is kept for the backward pass, which runs the block again.
+
+    The second run leaves the running statistics of BatchNorm alone: a step counts once.
+    """
+    if torch.compiler.is_compiling():  # the compiler does not repeat the updates
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _untracked(block)))
+
+
+@contextlib.contextmanager
+def _untracked(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, steps) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, steps
 
 
 def initialise(model: nn.Module, init: Init = "normal") -> None:
@@ -117,8 +245,7 @@ def build(
 
 def _load(model: CoAtNet, weights: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
-    fitted = {name: resize_table(value, own[name].shape[-1]) if _is_table(name, value) and name in own else value
-              for name, value in weights.items()}  # fmt: skip
+    fitted = fit_tables(weights, own)
     wrong = [f"{name}: missing" for name in own if name not in fitted]
     wrong += [f"{name}: not in this network" for name in fitted if name not in own]
     wrong += [f"{name}: {tuple(fitted[name].shape)} for {tuple(own[name].shape)}"
@@ -127,6 +254,12 @@ def _load(model: CoAtNet, weights: Mapping[str, Tensor]) -> None:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise InputError(f"weights of another network: {'; '.join(wrong[:3])}{more}; nothing was loaded")
     model.load_state_dict(fitted, assign=any(value.is_meta for value in own.values()))
+
+
+def fit_tables(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with relative-bias tables resized to those of a network whose state dict is ``own``."""
+    return {name: resize_table(value, own[name].shape[-1]) if _is_table(name, value) and name in own else value
+            for name, value in weights.items()}  # fmt: skip
 
 
 def _is_table(name: str, value: Tensor) -> bool:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from coatnet_search.arch import Arch
-from coatnet_search.config import read_document
+from coatnet_search.arch_file import read_arch
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.family import named_arch
 from coatnet_search.record import read_trials, record_path
@@ -34,25 +34,10 @@ def load_arch(
     given = {key: value for key, value in ends.items() if value is not None}
     run, colon, wanted = text.rpartition(":")
     if Path(text).suffix in (".yaml", ".yml"):
-        return dataclasses.replace(_from_file(Path(text)), **given)  # type: ignore[arg-type]
+        return dataclasses.replace(read_arch(Path(text)), **given)  # type: ignore[arg-type]
     if colon:
         return dataclasses.replace(_from_run(Path(run), wanted), **given)  # type: ignore[arg-type]
     return named_arch(text, **given)
-
-
-def _from_file(path: Path) -> Arch:
-    document = read_document(path)
-    nested = "arch" in document.value
-    value = document.value["arch"] if nested else document.value
-    at = ("arch",) if nested else ()
-    if not isinstance(value, dict):
-        raise document.error(at, f"expected an architecture (image_size, stem, stages, ...), got {value!r}")
-    try:
-        if "image_size" not in value:
-            raise InputError("expected an architecture, got no image_size; `choose` writes such files")
-        return Arch.from_dict(value)
-    except InputError as error:
-        raise document.error(at, str(error)) from None
 
 
 def _from_run(run: Path, wanted: str) -> Arch:

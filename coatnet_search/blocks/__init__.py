@@ -8,6 +8,7 @@ module behind a line is imported when a block is first built. A block's module d
         def forward(self, x): ...                   # (B, in_width, grid, grid) -> (B, width, grid/stride, grid/stride)
         @staticmethod
         def problems(in_width, width, grid, **options) -> list[str]: ...                  # grid: output side, pixels
+        folds = (("conv", "norm"), ...)             # optional: pairs of attributes of which `fold_norms` makes one
 
 Third parties add lines by the entry point group ``coatnet_search.blocks`` (name = block name, object = ``BlockType``).
 """
@@ -52,6 +53,15 @@ BLOCKS: dict[str, BlockType] = {
         values={"stride_at": ("expand", "depthwise"), "pool": _POOL, "norm": ("batch", "layer"),
                 "activation": _ACTIVATION},
         striding=("stride_at", "pool"),
+    ),
+    "fused_mbconv": BlockType(
+        letter="F",
+        kind="convolution",
+        cls="coatnet_search.blocks.fused_mbconv:FusedMBConv",
+        options={"expand": 4, "kernel": 3, "se_ratio": 0, "pool": "max", "norm": "batch", "norm_eps": 1e-3,
+                 "activation": "gelu"},
+        values={"pool": _POOL, "norm": ("batch", "layer"), "activation": _ACTIVATION},
+        striding=("pool",),
     ),
     "attention": BlockType(
         letter="T",

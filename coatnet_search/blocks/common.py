@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from timm.layers import LayerNorm2d
+from timm.layers import LayerNorm2d, SqueezeExcite
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
@@ -13,6 +13,12 @@ POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.A
 def norm2d(kind: str, width: int, eps: float) -> nn.Module:
     """BatchNorm, or LayerNorm over the channels of each position; (B, C, H, W) -> (B, C, H, W)."""
     return nn.BatchNorm2d(width, eps=eps) if kind == "batch" else LayerNorm2d(width, eps=eps)
+
+
+def squeeze_excite(inner: int, width: int, ratio: float) -> nn.Module:
+    """Squeeze-and-excitation of ``inner`` channels through ratio x ``width`` of them; nothing at a ratio of 0."""
+    squeezed = max(1, int(ratio * width))
+    return SqueezeExcite(inner, rd_channels=squeezed, act_layer=nn.SiLU) if ratio else nn.Identity()
 
 
 class Shortcut(nn.Module):

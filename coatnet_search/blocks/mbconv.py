@@ -5,10 +5,10 @@ Shapes: B batch, D in_width, W width, E = expand x W inner width, G side of the 
 
 from typing import Any
 
-from timm.layers import DropPath, SqueezeExcite
+from timm.layers import DropPath
 from torch import Tensor, nn
 
-from coatnet_search.blocks.common import ACTIVATIONS, Shortcut, convolution_problems, norm2d
+from coatnet_search.blocks.common import ACTIVATIONS, Shortcut, convolution_problems, norm2d, squeeze_excite
 
 
 class MBConv(nn.Module):
@@ -16,6 +16,8 @@ class MBConv(nn.Module):
 
     The inner width follows the OUTPUT width, and the stride sits in the first 1x1 convolution: CoAtNet, appendix A.1.
     """
+
+    folds = (("norm1", "expand"), ("expand", "norm2"), ("depthwise", "norm3"))
 
     def __init__(self, in_width: int, width: int, stride: int, grid: int, *, drop_path: float = 0.0, expand: float,
                  kernel: int, se_ratio: float, stride_at: str, pool: str, norm: str, norm_eps: float,
@@ -32,8 +34,7 @@ class MBConv(nn.Module):
         self.depthwise = nn.Conv2d(inner, inner, kernel, second, kernel // 2, groups=inner, bias=False)
         self.norm3 = norm2d(norm, inner, norm_eps)
         self.act3 = act()
-        squeezed = max(1, int(se_ratio * width))
-        self.se = SqueezeExcite(inner, rd_channels=squeezed, act_layer=nn.SiLU) if se_ratio else nn.Identity()
+        self.se = squeeze_excite(inner, width, se_ratio)
         self.project = nn.Conv2d(inner, width, 1)
         self.drop_path = DropPath(drop_path)
 
