@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -219,8 +220,11 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     given, extra = parser.parse_known_args(argv)
     option = next((word for word in extra if word.startswith("-")), None)
     if option is not None:
+        name = option.partition("=")[0]
         known = sorted(set(re.findall(r"--[a-z][a-z-]*", verbs[given.verb].format_help())))
-        raise InputError(unknown(f"option of {given.verb}", option.partition("=")[0], known))
+        if name in known:
+            raise InputError(f"{name} comes after the verb: coatnet-search {given.verb} ... {name}")
+        raise InputError(unknown(f"option of {given.verb}", name, known))
     if extra:
         raise InputError(f"{given.verb} takes no further argument, got {extra[0]!r}")
     return given
@@ -231,13 +235,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; its exit code. Every error that a user can cause is one line on stderr."""
-    code: int
     try:
-        given = parse(sys.argv[1:] if argv is None else argv)
-        code = _module(given.verb).main(given)
+        code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
-    except SystemExit as ended:  # of --help and --version
-        code = ended.code if isinstance(ended.code, int) else EXIT_DONE
     except (InputError, SetupError) as error:
         code = _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -250,6 +250,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         code = _unexpected(error)
     return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    try:
+        given = parse(argv)
+    except SystemExit as ended:  # of --help and --version
+        return ended.code if isinstance(ended.code, int) else EXIT_DONE
+    given.results = sys.stdout
+    with redirect_stdout(sys.stderr) if getattr(given, "json", False) else nullcontext():
+        code: int = _module(given.verb).main(given)  # a library that prints does not spoil the JSON
+        return code
 
 
 def _of_system(error: OSError) -> str:

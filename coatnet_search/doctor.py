@@ -40,7 +40,7 @@ class Finding:
 
 
 def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Path("runs")) -> list[Finding]:
-    """All findings; with ``study`` also whether this machine has what it asks for. Raises InputError for its mistakes."""
+    """All findings; with ``study`` also what that needs. Raises InputError for mistakes in the study."""
     findings = [_python(), *_packages()]
     broken = {finding.check for finding in findings if finding.state == "problem"}
     importable = not broken & {*HEAVY, "python"}

@@ -158,13 +158,13 @@ def _device(study: Study, warnings: list[str]) -> str:
     resources = study.file.resources
     cores = os.cpu_count() or 1
     if resources.cpus > cores:
-        warnings.append(f"a trial asks for {resources.cpus:g} CPUs and this machine has {cores}; `run` needs a larger "
+        warnings.append(f"resources.cpus is {resources.cpus:g} and this machine has {cores} CPUs; `run` needs a larger "
                         "machine or --address")  # fmt: skip
     if not resources.gpus:
         return "cpu"
     here = torch.cuda.device_count()
     if here < math.ceil(resources.gpus):
-        warnings.append(f"a trial asks for {resources.gpus:g} GPUs and torch sees {here} here; `run` needs a machine "
+        warnings.append(f"resources.gpus is {resources.gpus:g} and torch sees {here} GPUs here; `run` needs a machine "
                         "with more, --address, or --set resources.gpus=0")  # fmt: skip
     return "cuda" if here else "cpu"
 
@@ -187,10 +187,13 @@ def _training(study: Study, arch: Arch, trials: int, macs: list[int], device: st
     if study.summary:
         images = study.budget.epochs * images_per_epoch(study.summary)
         hours = trials * (START_S + images * image_s) / 3600
+    if device == "cuda":
+        name = describe(torch.device(device))
+    else:
+        name = f"cpu ({threads} thread{'s' if threads > 1 else ''})"
+        name += ", in place of the GPU that is not here" if resources.gpus else ""
     return Training(
-        device=describe(torch.device(device))
-        if device == "cuda"
-        else f"cpu ({threads} thread{'s' if threads > 1 else ''})",
+        device=name,
         images_per_s=speed,
         macs=own,
         hours_per_million_images=1e6 * image_s / 3600,

@@ -21,7 +21,7 @@ TRAINING = 3  # a training step costs about three forward passes: one forward, t
 STEP_MACS = {"cpu": 2e10, "cuda": 2e13}
 ALL_MACS = {"cpu": 6e10, "cuda": 1e14}
 LARGEST_BATCH = {"cpu": 256, "cuda": 128}  # a GPU is busy with that, and it fits a small one
-STEPS = (2, 10)
+STEPS = (1, 10)
 
 
 def training_speed(arch: Arch, macs: int, recipe: Recipe, device: str, threads: int) -> float:

@@ -5,7 +5,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -18,10 +18,13 @@ WIDE = 400  # columns where nobody looks: a table in a pipe or a file is not fol
 
 
 class Screen:
-    """With ``as_json`` stdout gets the value of ``result`` alone; what a person would read goes to stderr."""
+    """With ``as_json`` stdout gets the value of ``result`` alone; what a person would read goes to stderr.
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
+    ``results``: that stdout, where libraries that print were sent elsewhere.
+    """
+
+    def __init__(self, as_json: bool = False, results: TextIO | None = None) -> None:
+        self.as_json, self._results = as_json, results
 
     def say(self, text: str = "") -> None:
         """A line, as it is."""
@@ -57,7 +60,9 @@ class Screen:
     def result(self, value: Any) -> None:
         """The whole answer, for programs; without ``--json`` it is not printed."""
         if self.as_json:
-            sys.stdout.write(json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+            (self._results or sys.stdout).write(
+                json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+            )
 
     def next(self, words: Sequence[object], purpose: str) -> None:
         """The command that comes next, to be copied."""

@@ -11,7 +11,7 @@ COLUMNS = {"rank": "rank", "number": "trial", "layout": "layout", "arch_id": "ar
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     frame, study = run_record(given.run)
     rule = study.get("choose") or {}
     limits = {**(rule.get("limit") or {}), **dict(given.limit)}

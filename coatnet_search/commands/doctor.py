@@ -11,7 +11,7 @@ COLUMNS = {"check": "looked at", "state": "state", "found": "found", "mend": "me
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     if given.sets and not given.study:
         raise InputError("--set: there is no STUDY to set it in")
     findings = examine(given.study, given.sets)

@@ -12,6 +12,6 @@ def main(given: argparse.Namespace) -> int:
     run = merge(given.runs, given.out)
     states = read_record(run)["state"].value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials"
-    screen.say(f"{run}: {counts}, from {len(given.runs)} runs")
+    screen.say(f"{run}: {counts}, out of {len(given.runs)} record{'s' if len(given.runs) > 1 else ''}")
     screen.next(["report", run], "writes the page and the pictures")
     return 0

@@ -8,7 +8,7 @@ from coatnet_search.screen import Screen
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     screen.note(f"looking at {given.data} ...")
     look = look_at(given.data)
     for text in facts(look):

@@ -10,7 +10,7 @@ from coatnet_search.screen import Screen
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     study = checked_study(given)
     screen.note(f"{study.name}: counting networks, then training one for a few steps ...")
     plan = make_plan(study)
@@ -49,7 +49,7 @@ def _range(name: str, found: Range) -> str:
 def _time(training: Training | None) -> list[tuple[str, str]]:
     if training is None:
         return []
-    speed = f"{training.images_per_s:,.0f} images/s in a few training steps of {show('macs', training.macs)} on "
+    speed = f"{training.images_per_s:,.3g} images/s in a few training steps of {show('macs', training.macs)} on "
     facts = [("measured", f"{speed}{training.device}")]
     if training.device_hours is None or training.hours is None:
         hours = f"{training.hours_per_million_images:.3g} device-hours for a million images"

@@ -11,7 +11,7 @@ COLUMNS = {"name": "network", "id": "id", "image_size": "pixels", "params": "par
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     subjects = [subject(name, image_size=given.image_size, in_channels=given.in_channels,
                         num_classes=given.num_classes) for name in given.archs]  # fmt: skip
     found = list(rows(subjects, given.device, given.counter))

@@ -13,7 +13,7 @@ from dashboards.summary import summarize, summary_markdown
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     frame, study = run_record(given.run)
     data = study.get("data_summary") or {}
     num_val, note = data.get("num_val"), data.get("note")

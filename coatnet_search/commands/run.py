@@ -14,7 +14,7 @@ CAUSES = {"count": "trials", "kind": "cause", "trial": "first", "message": "mess
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     study = checked_study(given)
     resume = ["run", *study_words(given), *_how(given)]
     try:

@@ -14,7 +14,7 @@ COLUMNS = {"name": "space", "networks": "networks", "multiply_adds": "multiply-a
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     screen.note("counting networks (the first time takes some seconds) ...")
     rows = [space_row(name) for name in bundled.names("search_spaces")]
     screen.result(rows)

@@ -14,7 +14,7 @@ COLUMNS = {"name": "study", "space": "space", "networks": "networks", "multiply_
 
 
 def main(given: argparse.Namespace) -> int:
-    screen = Screen(given.json)
+    screen = Screen(given.json, given.results)
     screen.note("counting networks (the first time takes some seconds) ...")
     rows = [_row(name) for name in bundled.names("studies")]
     screen.result(rows)
