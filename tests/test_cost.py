@@ -68,12 +68,14 @@ def test_costs_equal_those_of_the_built_network_and_the_counter(name):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SPACES)
 def test_two_hundred_costs_equal_those_of_the_built_network_and_the_counter(name):
     check(name, 200)
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SPACES)
 def test_two_hundred_networks_cost_the_same_by_fvcore(name):
     space, rng = load_space(name), np.random.default_rng(8)

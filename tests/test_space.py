@@ -175,6 +175,7 @@ def test_random_spaces_hold_each_network_once_and_count_them(drawn):
 
 
 @pytest.mark.full
+@pytest.mark.timeout(3600)
 @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(SPACES_AT_RANDOM)
 def test_many_random_spaces_hold_each_network_once_and_count_them(drawn):
