@@ -36,12 +36,6 @@ class Broken(nn.Module):
         raise RuntimeError("no kernel")
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """A tenth of the repeats."""
-    monkeypatch.setattr(throughput, "MIN_SECONDS", 0.1)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_measurement_gives_the_numbers_it_names_with_their_spread(name):
     measurement = load_measurement(name)
