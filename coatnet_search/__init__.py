@@ -47,7 +47,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Importing ``coatnet_search.build`` would bind the module over the function of the same name; the function stays."""
+    """Importing the module ``coatnet_search.build`` would hide the function of the same name; the function stays."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name in _HOME and isinstance(value, ModuleType)):

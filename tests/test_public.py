@@ -11,7 +11,7 @@ ORDERS = (
     "from coatnet_search import load_space, build, cost",
     "from coatnet_search import build, cost, load_space",
     "import coatnet_search.run; from coatnet_search import build, cost",
-    "import coatnet_search; coatnet_search.load_arch('coatnet-0'); build, cost = coatnet_search.build, coatnet_search.cost",
+    "import coatnet_search as c; c.load_arch('coatnet-0'); build, cost = c.build, c.cost",
 )
 
 
