@@ -20,7 +20,7 @@ from coatnet_search.record import read_trials
 from coatnet_search.space import load_space
 
 SMALL = ("--set", "search.trials=3", "recipe.epochs=1", "data.num_images=200", "tracking.enabled=false",
-         "search.strategy=random")  # fmt: skip
+         "search.strategy=random", "measure=[]")  # fmt: skip
 STUDY = """\
 question: Which digit network is best?
 space: digits
@@ -153,7 +153,7 @@ BAD_STUDIES = {
     "unknown metric": (changed("val_loss: min", "val_los: min"), ":5: objectives.val_los: no metric of this study"),
     "unknown direction": (changed("macs: min", "macs: least"), ":5: objectives.macs: expected 'min' or 'max'"),
     "unknown space": (changed("space: digits", "space: digit"), "did you mean 'digits'?"),
-    "unmeasured limit": (STUDY + "limits: {latency_ms: 3}\n", ":8: limits.latency_ms: no metric of this study"),
+    "unmeasured limit": (STUDY + "limits: {taste: 3}\n", ":8: limits.taste: no metric of this study"),
     "unknown measurement": (STUDY + "measure: [speed]\n", ":8: measure.0: no measurement named 'speed'"),
     "duplicate key": (STUDY + "space: digits\n", ":8: "),
     "tab": (changed("data: {", "data:\n\t{"), "tab"),
