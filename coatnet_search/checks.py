@@ -60,6 +60,14 @@ def scalar(value: object) -> Scalar:
     return value
 
 
+def batch_size(value: object) -> int | str | None:
+    """A whole number of images, ``best``, or null."""
+    whole = int(value) if isinstance(value, float) and value.is_integer() else value
+    if whole is None or whole == "best" or (type(whole) is int and whole >= 1):
+        return whole
+    raise Misplaced(wrong("a whole number of at least 1, best, or null", value))
+
+
 def choice(value: object) -> Choice:
     """A constant, or a list of different constants: a dimension of the search."""
     if not isinstance(value, (list, tuple)):

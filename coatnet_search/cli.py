@@ -78,6 +78,11 @@ def count(text: str) -> int:
     return int(value)
 
 
+def batch_size(text: str) -> int | str:
+    """A whole number of images, or ``best``."""
+    return text if text == "best" else count(text)
+
+
 def limit(text: str) -> tuple[str, float]:
     """``macs=4.2e9`` as (name, number)."""
     name, equals, value = text.partition("=")
@@ -184,6 +189,10 @@ def _profile_options(parser: _Parser) -> None:
     parser.add_argument("--num-classes", metavar="N", type=count, help="classes to tell apart (1000, or the file's)")
     parser.add_argument("--in-channels", metavar="C", type=count, help="channels of an image (3, or the file's)")
     parser.add_argument("--device", metavar="D", help="measure the throughput on this device, as cpu or cuda")
+    parser.add_argument("--batch-size", metavar="B", type=batch_size,
+                        help="images at once, or best: doubled until it gains nothing (CPU: 32, GPU: 256)")  # fmt: skip
+    parser.add_argument("--best", action="store_true",
+                        help="try memory formats, folding, compilation and precisions on the device")  # fmt: skip
     parser.add_argument("--counter", choices=("torch", "fvcore"), default="torch",
                         help="who counts the multiply-adds; fvcore runs the network on the CPU")  # fmt: skip
     _json(parser)

@@ -269,7 +269,8 @@ class TrialActor(tune.Trainable):
 
 def _plain(report: Report) -> dict[str, Any]:
     return {"metrics": dict(report.metrics), "state": report.state, "device": report.device,
-            "timings": dict(report.timings), "failure": vars(report.failure) if report.failure else None}  # fmt: skip
+            "timings": dict(report.timings), "attributes": dict(report.attributes),
+            "failure": vars(report.failure) if report.failure else None}  # fmt: skip
 
 
 def _report(value: dict[str, Any]) -> Report:

@@ -35,6 +35,7 @@ from coatnet_search.yaml_text import KeyPath
 
 __all__ = [
     "ChooseSpec",
+    "ConditionsSpec",
     "DataSpec",
     "Document",
     "Resources",
@@ -64,6 +65,9 @@ Number = Annotated[float, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Switch = Annotated[bool, Strict()]
 Share = Annotated[float, Strict(), Field(ge=0), AfterValidator(checks.share)]
+BatchSize = Annotated[
+    int | str | None, PlainValidator(checks.batch_size, json_schema_input_type=int | Literal["best"] | None)
+]
 Constant = Annotated[Scalar, PlainValidator(checks.scalar, json_schema_input_type=Scalar)]
 Choice = Annotated[checks.Choice, PlainValidator(checks.choice, json_schema_input_type=Scalar | list[Scalar])]
 Choices = Mapping[str, Choice]
@@ -125,6 +129,23 @@ class DataSpec:
     """Whether data that is not there may be downloaded."""
     workers: CountOrZero = 0
     """Processes that decode images; 0: the training process does."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class ConditionsSpec:
+    """Under which conditions the device is measured."""
+
+    batch_size: BatchSize = None
+    """Images at once; best: doubled until it gains nothing; null: 32 on a CPU, 256 on a GPU. Latency has 1."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of weights and activations; in training, of activations."""
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    """How images and weights of convolutions lie in memory."""
+    compile: Switch = False
+    """true: by torch.compile."""
+    fold: Switch = False
+    """true: BatchNorms are folded into convolutions, for inference."""
 
 
 @with_config(_FORM)
@@ -199,7 +220,11 @@ class StudyFile:
     objectives: Annotated[Mapping[str, Literal["min", "max"]], Field(min_length=1)]
     """Metric names and their direction: error, val_loss, macs, params, throughput_images_per_s, ..."""
     measure: tuple[Text, ...] = ("throughput",)
-    """What is measured on the device for each trial."""
+    """What is measured on the device for each trial: throughput, latency, train_throughput, peak_memory."""
+    measure_when: Literal["start", "end"] = "start"
+    """start: before a trial is trained; end: all finished ones after the search, for the report and the choice."""
+    conditions: ConditionsSpec = field(default_factory=ConditionsSpec)
+    """Under which conditions it is measured."""
     search: SearchSpec
     """How candidates are chosen."""
     limits: Mapping[str, Limit] = field(default_factory=dict)

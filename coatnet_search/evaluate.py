@@ -26,13 +26,15 @@ from coatnet_search.cost import cost
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
-from coatnet_search.measurements import load_measurement
+from coatnet_search.measurements.conditions import Conditions, check_compiler
+from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.study import Study
 from coatnet_search.train import TrainingFailed, train
 
 Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
 _FRACTIONS = ("val_top1", "val_top5", "train_top1", "error")
-_POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "params", "macs", "activations")
+_POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "latency_p95_ms", "peak_memory_mib",
+             "params", "macs", "activations")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Report:
     failure: Failure | None = None
     device: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Fault(Exception):
@@ -88,6 +91,8 @@ class Evaluator:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
+        if study.file.measure and study.file.conditions.compile:
+            check_compiler(self.device)
         self._lock = DeviceLock(_device_id(self.device))
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
@@ -103,17 +108,21 @@ class Evaluator:
         start = time.monotonic()
         epochs: list[dict[str, float]] = []
         final: dict[str, float] = {}
+        measured: dict[str, float] = {}
+        attributes: dict[str, Any] = {}
         failure: Failure | None = None
         state: State = "done"
         try:
             final.update(cost(task.arch).as_metrics())
-            for found in self._steps(task):
-                if "epoch" in found:
-                    epochs.append(found)
-                    yield Report(metrics=found)
-                else:
-                    final.update(found)
-            final.update(self._last(epochs, task))
+            if self.study.file.measure_when == "start":
+                measured, attributes = self.measure(task)
+                final.update(measured)
+                if reasons := self.study.refusals(measured):  # before it costs anything more
+                    raise _Refused(reasons[0])
+            for epoch in self._epochs(task):
+                epochs.append(epoch)
+                yield Report(metrics=epoch)
+            final = {**final, **self._last(epochs, task), **measured}
             if reasons := self.study.refusals(final):
                 state, failure = "refused", Failure(kind="limit", message=reasons[0])
             self._check_objectives(final)
@@ -123,14 +132,9 @@ class Evaluator:
             state, failure = "failed", _failure(error)
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=_finite(final), state=state, failure=failure, device=describe(self.device),
-                     timings=timings)  # fmt: skip
+                     timings=timings, attributes=attributes)  # fmt: skip
 
-    def _steps(self, task: Task) -> Iterator[dict[str, float]]:
-        """Measured metrics first (they may rule a candidate out before it costs anything), then the epochs."""
-        if self.study.file.measure:
-            yield (measured := self._measure(task))
-            if reasons := self.study.refusals(measured):
-                raise _Refused(reasons[0])
+    def _epochs(self, task: Task) -> Iterator[dict[str, float]]:
         if self._trainer:
             data = self.data(task.arch.image_size)
             for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
@@ -138,7 +142,7 @@ class Evaluator:
         elif self.study.file.evaluate == "trained":
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
             for epoch in train(self._build(task), data, self.study.recipe, task.budget, self.device,
-                               checkpoint=folder, step_guard=self._lock.shared):  # fmt: skip
+                               checkpoint=folder, step_guard=self._step):  # fmt: skip
                 yield checked(epoch)
 
     def _build(self, task: Task) -> nn.Module:
@@ -146,13 +150,29 @@ class Evaluator:
         model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init)
         return model.to(self.device)
 
-    def _measure(self, task: Task) -> dict[str, float]:
-        found: dict[str, float] = {}
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        """A step of training; on a GPU that trials share it is over when the GPU is done with it."""
+        with self._lock.shared():
+            yield
+            if self.device.type == "cuda" and self.study.file.resources.gpus < 1:
+                torch.cuda.synchronize(self.device)
+
+    def measure(self, task: Task) -> tuple[dict[str, float], dict[str, Any]]:
+        """What the study measures of a network, and attributes: the ``conditions`` of each measurement, and which of
+        them were ``disturbed`` in each of their tries."""
+        names = self.study.file.measure
+        if not names:
+            return {}, {}
+        asked = Conditions(device=str(self.device), threads=torch.get_num_threads(),
+                           **dataclasses.asdict(self.study.file.conditions))  # fmt: skip
         model = self._build(task)
-        for name in self.study.file.measure:
-            with self._lock.alone():
-                found.update(load_measurement(name).measure(model, task.arch, self.device))
-        return checked(found)
+        found = {name: measure_calmly(name, model, task.arch, asked, self._lock.alone) for name in names}
+        metrics = {name: value for one in found.values() for name, value in one.measured.metrics.items()}
+        attributes: dict[str, Any] = {"conditions": {name: one.as_attributes() for name, one in found.items()}}
+        if disturbed := [name for name, one in found.items() if one.disturbed]:
+            attributes["disturbed"] = disturbed
+        return checked(metrics), attributes
 
     def _last(self, epochs: list[dict[str, float]], task: Task) -> dict[str, float]:
         """The final metrics of a trained network are its last epoch's: nothing is picked by looking at val."""
@@ -214,7 +234,7 @@ def _failure(error: Exception | SystemExit) -> Failure:
     kind = getattr(error, "kind", None)
     if isinstance(error, torch.OutOfMemoryError):
         kind = "out_of_memory"
-    if isinstance(error, (InputError, SetupError)):
+    elif kind is None and isinstance(error, (InputError, SetupError)):
         kind = "bad_input"
     own = isinstance(error, (Fault, TrainingFailed, InputError, SetupError))
     message = " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ import yaml
 from coatnet_search.errors import InputError
 from coatnet_search.record import Event, Record, fold_rows, now, read_events, record_path, study_of
 
-SAME = ("space", "objectives", "data", "recipe", "evaluate", "measure")
+SAME = ("space", "objectives", "data", "recipe", "evaluate", "measure", "conditions")
 _ELSEWHERE = ("path", "workers", "download")  # of the data: where it lies on a machine; its digest is in every key
 _BEST_FIRST = ("done", "stopped", "refused", "failed", "paused", "running", "pending")
 

@@ -1,8 +1,8 @@
 """What networks cost, and how fast they are on a named device: the rows of ``profile``."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import timm
 import torch
@@ -15,9 +15,13 @@ from coatnet_search.cost import Count, _run, cost, macs_by_operator
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.lookup import TIMM, load_arch
-from coatnet_search.measurements import load_measurement
+from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
+from coatnet_search.measurements.repetition import Settled, measure_calmly
 
 MEASURED = "throughput_images_per_s"
+MEMORY_FORMATS: tuple[Literal["contiguous", "channels_last"], ...] = ("contiguous", "channels_last")
+PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+BatchSize = int | Literal["best"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,14 @@ def _timm(name: str, image_size: int | None, in_channels: int, num_classes: int)
     return Subject(name=name, id=None, arch=arch, count=count, make=make)
 
 
-def rows(subjects: list[Subject], device: str | None = None, counter: str = "torch") -> Iterator[dict[str, Any]]:
+def rows(subjects: list[Subject], device: str | None = None, counter: str = "torch",
+         batch_size: BatchSize = None) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A row a network: name, id, image_size, params, macs, activations; with a device its throughput, the spread of
-    that and the conditions. ``counter``: who counts macs, torch or fvcore (architectures only, on the CPU).
+    that, whether it was disturbed, and the conditions. ``counter``: who counts macs, torch or fvcore (architectures
+    only, on the CPU).
 
-    Raises InputError for a network that the counter does not take, SetupError for a device that is not here.
+    Raises InputError for a network that the counter does not take, SetupError for a device that is not here or too
+    small.
     """
     place = _device(device) if device else None
     for one in subjects:
@@ -83,7 +90,7 @@ def rows(subjects: list[Subject], device: str | None = None, counter: str = "tor
                 raise InputError(f"{one.name}: --counter {counter} counts this package's architectures alone")
             row |= {"macs": sum(macs_by_operator(one.arch, counter).values()), "counter": counter}
         if place:
-            row |= _measured(one, place)
+            row |= _measured(one, Conditions(device=str(place), batch_size=batch_size, threads=torch.get_num_threads()))
         yield row
 
 
@@ -99,14 +106,66 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _measured(one: Subject, device: torch.device) -> dict[str, Any]:
-    throughput = load_measurement("throughput")
-    model = one.make().to(device)
-    with DeviceLock(evaluate._device_id(device)).alone():
-        found: dict[str, Any] = throughput.measure(model, one.arch, device)
-    conditions = {
-        "device": evaluate.describe(device),
-        "batch_size": throughput.BATCH_SIZE[device.type],
-        "precision": "float32",
-    }
-    return {**found, "conditions": conditions}
+def _measured(one: Subject, asked: Conditions) -> dict[str, Any]:
+    model = one.make().to(asked.place)
+    return _row(measure_calmly("throughput", model, one.arch, asked, _lock(asked).alone))
+
+
+def _lock(asked: Conditions) -> DeviceLock:
+    return DeviceLock(evaluate._device_id(asked.place))
+
+
+def _row(found: Settled) -> dict[str, Any]:
+    named = {**found.as_attributes(), "device": evaluate.describe(found.measured.conditions.place)}
+    return {**found.measured.metrics, "disturbed": found.disturbed, "conditions": named}
+
+
+def best_rows(subjects: list[Subject], device: str, batch_size: BatchSize = None) -> Iterator[dict[str, Any]]:
+    """A row for each setting of each network on a device: every precision, folding and memory format, and for each
+    precision the fastest of those compiled; ``gain`` is over the first row, ``best`` marks the fastest, ``note`` says
+    why a setting has no number. A network without BatchNorms to fold is not folded.
+
+    Raises InputError or SetupError as ``rows``, and MeasurementFailed where no setting of a network works.
+    """
+    place = _device(device)
+    for one in subjects:
+        model = one.make().to(place)
+        asked = Conditions(device=str(place), batch_size=batch_size, threads=torch.get_num_threads())
+        found: list[dict[str, Any]] = []
+        for precision in PRECISIONS:
+            eager = [_setting(model, one, setting) for setting in _settings(model, replace(asked, precision=precision))]
+            known = [row for row in eager if row[MEASURED] is not None]
+            if known:
+                fastest = {key: max(known, key=_speed)[key] for key in ("memory_format", "fold")}
+                eager.append(_setting(model, one, replace(asked, precision=precision, compile=True, **fastest)))
+            found += eager
+        known = [row for row in found if row[MEASURED] is not None]
+        if not known:
+            raise MeasurementFailed("error", f"{one.name}: {found[0]['note']}")
+        first, best = known[0][MEASURED], max(known, key=_speed)
+        for row in found:
+            gain = row[MEASURED] / first if row[MEASURED] is not None else None
+            yield {"name": one.name, **row, "gain": gain, "best": row is best}
+
+
+def _speed(row: dict[str, Any]) -> float:
+    return float(row[MEASURED])
+
+
+def _settings(model: nn.Module, asked: Conditions) -> Iterator[Conditions]:
+    """What is tried uncompiled; the plain setting first."""
+    foldable = any(getattr(module, "folds", ()) for module in model.modules())
+    for fold in (False, True) if foldable else (False,):
+        for memory_format in MEMORY_FORMATS:
+            yield replace(asked, fold=fold, memory_format=memory_format)
+
+
+def _setting(model: nn.Module, one: Subject, asked: Conditions) -> dict[str, Any]:
+    tried = {name: getattr(asked, name) for name in ("precision", "memory_format", "fold", "compile", "batch_size")}
+    try:
+        found = measure_calmly("throughput", model, one.arch, asked, _lock(asked).alone)
+    except RuntimeError as error:  # an operator without this precision, no compiler, too little memory
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return {**tried, MEASURED: None, f"{MEASURED}_spread": None, "note": reason}
+    note = "disturbed" if found.disturbed else ""
+    return {**tried, "batch_size": found.measured.conditions.batch_size, **_row(found), "note": note}

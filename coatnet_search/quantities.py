@@ -31,6 +31,7 @@ QUANTITIES: dict[str, Quantity] = {
     "throughput_images_per_s": Quantity(title="throughput", sense="max", unit="images/s"),
     "train_images_per_s": Quantity(title="training throughput", sense="max", unit="images/s"),
     "latency_ms": Quantity(title="latency", sense="min", unit="ms"),
+    "latency_p95_ms": Quantity(title="latency, 95th percentile", sense="min", unit="ms"),
     "peak_memory_mib": Quantity(title="peak memory", sense="min", unit="MiB"),
 }
 COSTS = ("macs", "params", "activations", "throughput_images_per_s", "latency_ms", "peak_memory_mib")

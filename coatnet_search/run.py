@@ -10,8 +10,9 @@ from typing import Any
 
 from coatnet_search.analyse import pareto_front
 from coatnet_search.cluster import run_on_ray
-from coatnet_search.evaluate import Evaluator, closing_reports
+from coatnet_search.evaluate import Evaluator, Fault, closing_reports
 from coatnet_search.journal import write_json
+from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.progress import Progress
 from coatnet_search.record import Event, Record, driver_lock, fold, read_events, read_record
 from coatnet_search.session import Session
@@ -59,8 +60,10 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
             session = Session(checked, folder, record, fold(events))
             session.notes += _changed_code(events)
             with _mirror(checked, folder) as mirror:
-                if not session.complete:
+                if not session.searched:
                     _drive(session, folder, local, address, workers, mirror, deadline)
+                if session.searched and session.unmeasured():
+                    _measure_here(session, folder, deadline)
                 _tell_front(checked, folder)
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
@@ -93,9 +96,7 @@ def _changed_code(events: Sequence[Event]) -> list[str]:
 
 
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:
-    resources = session.study.file.resources
-    device = "cuda" if resources.gpus else "cpu"
-    evaluator = Evaluator(session.study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)))
+    evaluator = _evaluator(session.study, folder)
     while task := session.next():
         with closing_reports(evaluator.run(task)) as reports:
             for report in reports:
@@ -103,6 +104,28 @@ def _run_here(session: Session, folder: Path, progress: Progress) -> None:
                 progress.saw(task.number)
                 if session.stopping and report.state is None:
                     return
+
+
+def _evaluator(study: Study, folder: Path) -> Evaluator:
+    resources = study.file.resources
+    device = "cuda" if resources.gpus else "cpu"
+    return Evaluator(study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)))
+
+
+def _measure_here(session: Session, folder: Path, deadline: float | None) -> None:
+    """``measure_when: end``: the finished trials one after another in this process, on this machine's device. One that
+    cannot be measured keeps its result, and its attributes say why."""
+    evaluator = _evaluator(session.study, folder)
+    with Progress(session, 1) as progress, stop_signals(session, deadline):
+        for task in session.unmeasured():
+            if session.stopping:
+                return
+            try:
+                metrics, attributes = evaluator.measure(task)
+            except (MeasurementFailed, Fault) as error:
+                metrics, attributes = {}, {"conditions": {}, "not_measured": str(error)}
+            session.measured(task, metrics, attributes)
+            progress.saw(task.number)
 
 
 @contextlib.contextmanager

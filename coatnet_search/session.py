@@ -9,13 +9,13 @@ import os
 import platform
 import shutil
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from coatnet_search.arch import TERMINAL, Candidate, Failure, Trial
+from coatnet_search.arch import TERMINAL, Candidate, Trial
 from coatnet_search.errors import SetupError
 from coatnet_search.evaluate import Report, Task
 from coatnet_search.record import Record
@@ -51,6 +51,11 @@ class Session:
     @property
     def complete(self) -> bool:
         """Whether no work is left."""
+        return self.searched and not self.unmeasured()
+
+    @property
+    def searched(self) -> bool:
+        """Whether no trial is left to run."""
         return len(self.finished) >= self.wanted or (self.exhausted and len(self.finished) == len(self.trials))
 
     def next(self) -> Task | None:
@@ -102,19 +107,30 @@ class Session:
             return
         self.trials[task.number] = dataclasses.replace(
             trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
-            device=report.device, timings=report.timings,
+            device=report.device, timings=report.timings, attributes={**trial.attributes, **report.attributes},
         )  # fmt: skip
         self._record.append({
             "event": "terminal", "number": task.number, "key": task.key, "state": report.state,
             "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
-            "device": report.device, "timings": report.timings,
+            "device": report.device, "timings": report.timings, "attributes": dict(report.attributes),
         })  # fmt: skip
         shutil.rmtree(self.run / "checkpoints" / task.key, ignore_errors=True)  # a final trial needs no resuming
         self._check_failures()
 
-    def lost(self, task: Task, kind: str, message: str) -> None:
-        """A trial whose process ended without a final report, after its retry."""
-        self.take(task, Report(metrics={}, state="failed", failure=Failure(kind=kind, message=message)))
+    def unmeasured(self) -> list[Task]:
+        """The finished trials whose measuring was left for the end."""
+        file = self.study.file
+        if file.measure_when != "end" or not file.measure:
+            return []
+        left = [trial for trial in self.finished if trial.state == "done" and "conditions" not in trial.attributes]
+        return [self._task(trial) for trial in left]
+
+    def measured(self, task: Task, metrics: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
+        """What was measured of a finished trial: its last event again, with more in it."""
+        trial = self.trials[task.number]
+        known = {name: value for name, value in trial.metrics.items() if value is not None}
+        self.take(task, Report(metrics={**known, **metrics}, state=trial.state, device=trial.device,
+                               timings=trial.timings, attributes=attributes))  # fmt: skip
 
     def _check_failures(self) -> None:
         failures = Counter(str(trial.failure) for trial in self.finished if trial.failure)

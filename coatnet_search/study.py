@@ -29,7 +29,8 @@ from coatnet_search.strategies import Problem, make_strategy
 TRAINED_METRICS = ("val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1")
 RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
-FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "limits", "data_digest")
+FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "measure_when",
+         "conditions", "limits", "data_digest")  # fmt: skip
 FREE_IN_DATA = ("path", "download", "workers")
 
 
@@ -53,8 +54,12 @@ class Study:
     @functools.cached_property
     def metrics(self) -> tuple[str, ...]:
         """The names that a finished trial of this study has."""
-        measured = [name for what in self.file.measure for name in load_measurement(what).METRICS]
-        return (*COST_METRICS, *(TRAINED_METRICS if self.file.evaluate == "trained" else ()), *measured)
+        return (*COST_METRICS, *(TRAINED_METRICS if self.file.evaluate == "trained" else ()), *self.measured)
+
+    @functools.cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The names of what is measured on the device."""
+        return tuple(name for what in self.file.measure for name in load_measurement(what).METRICS)
 
     def problem(self) -> Problem:
         """What its strategy is asked."""
@@ -75,7 +80,7 @@ class Study:
             "arch": arch.id, "weights": "scratch", "budget": dataclasses.asdict(self.budget),
             "data": self.summary.digest if self.summary else None,
             "recipe": dataclasses.asdict(self.recipe), "evaluator": self.evaluator or self.file.evaluate,
-            "measure": self.file.measure,
+            "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
         }, 16)  # fmt: skip
 
     def values(self) -> dict[str, Any]:
@@ -161,6 +166,7 @@ def _check_names(study: Study, source: Document) -> None:
     for place, name in enumerate(file.measure):
         if name not in measurements.menu():
             raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
+    _check_end(study, source)
     if study.evaluator:  # a trainer of the user's may yield further names
         return
     for block, names in (("objectives", file.objectives), ("limits", file.limits), ("choose", file.choose.limit)):
@@ -168,6 +174,16 @@ def _check_names(study: Study, source: Document) -> None:
             if name not in study.metrics:
                 where = (block, "limit", name) if block == "choose" else (block, name)
                 raise source.error(where, _no_metric(name, study))
+
+
+def _check_end(study: Study, source: Document) -> None:
+    """What is measured after the search can neither steer it nor rule a candidate out."""
+    if study.file.measure_when == "end":
+        for block, names in (("objectives", study.file.objectives), ("limits", study.file.limits)):
+            for name in names:
+                if name in study.measured:
+                    raise source.error(("measure_when",), f"{name} is measured after the search, and {block} need it "
+                                       "during the search; write measure_when: start")  # fmt: skip
 
 
 def _no_metric(name: str, study: Study) -> str:

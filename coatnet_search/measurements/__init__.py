@@ -2,9 +2,13 @@
 
 A measurement's file has ``METRICS``, the names it gives, and ``measure``::
 
-    def measure(model: nn.Module, arch: Arch, device: torch.device) -> dict[str, float]
+    def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured
 
-Each number comes with its spread, ``NAME_spread``: the interquartile range of the repeats, in the same unit.
+The model lies on the device of the conditions and is left as it was. Each number comes with its spread,
+``NAME_spread``: the interquartile range of the repeats, in the same unit. What was measured comes back with the
+conditions that it was measured under, which may be narrower than those asked for (see ``conditions.py``). The first of
+the metrics is the one whose spread says whether the measurement was disturbed (``repetition.py``).
+
 The menu is free of torch; the file behind a line is imported when it is first used.
 """
 
@@ -17,7 +21,10 @@ from typing import Any
 from coatnet_search.errors import InputError, unknown
 
 MEASUREMENTS: dict[str, str] = {
+    "latency": "coatnet_search.measurements.latency",
+    "peak_memory": "coatnet_search.measurements.peak_memory",
     "throughput": "coatnet_search.measurements.throughput",
+    "train_throughput": "coatnet_search.measurements.train_throughput",
 }
 
 

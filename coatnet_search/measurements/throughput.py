@@ -1,31 +1,28 @@
-"""Images a second of a network in inference, at one batch size, in float32."""
+"""Images a second of a network in inference, at a given batch size or at the best one."""
 
-import torch
+from dataclasses import replace
+
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from coatnet_search.arch import Arch
+from coatnet_search.measurements.conditions import Conditions, Measured, images_of, inference, named_failures
+from coatnet_search.measurements.timing import Run, best_batch_size, repeats, summary
 
 METRICS = ("throughput_images_per_s",)
-BATCH_SIZE = {"cpu": 32, "cuda": 256}
-MIN_SECONDS = 0.4  # of repeats, after one warm-up run
 
 
-def measure(model: nn.Module, arch: Arch, device: torch.device) -> dict[str, float]:
-    """``throughput_images_per_s`` (median of the repeats) and its ``_spread`` (interquartile range), channels last."""
-    batch = BATCH_SIZE.get(device.type, BATCH_SIZE["cpu"])
-    images = torch.zeros(batch, arch.in_channels, arch.image_size, arch.image_size, device=device)
-    images = images.contiguous(memory_format=torch.channels_last)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            timer = Timer("model(images)", globals={"model": model, "images": images},
-                          num_threads=torch.get_num_threads())  # fmt: skip
-            timer.timeit(1)
-            seconds = timer.blocked_autorange(min_run_time=MIN_SECONDS).times
-    finally:
-        model.train(was_training)
-    rates = batch / torch.tensor(sorted(seconds), dtype=torch.float64)
-    low, middle, high = torch.quantile(rates, torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
-    return {"throughput_images_per_s": middle, "throughput_images_per_s_spread": high - low}
+def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured:
+    """``throughput_images_per_s``: the median of the repeats; images lie on the device already."""
+    with inference(model, conditions) as (_, network):
+
+        def at(size: int) -> Run:
+            images = images_of(arch, conditions, size)
+            network(images)
+            return lambda: network(images)
+
+        best = conditions.batch_size == "best"
+        size = best_batch_size(at, arch, conditions) if best else conditions.size
+        with named_failures(arch, conditions, size):
+            seconds = repeats(at(size), conditions.threads)
+    rates = summary(*METRICS, [size / taken for taken in seconds])
+    return Measured(metrics=rates, conditions=replace(conditions, batch_size=size), repeats=len(seconds))
