@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -336,7 +337,7 @@ def test_a_run_that_is_out_of_time_prints_how_to_go_on(capsys: pytest.CaptureFix
 
     assert cut.code == 130
     assert not cut.json["complete"]
-    assert cut.json["resume"] == f"coatnet-search run {' '.join(words)} --minutes 0.0001"
+    assert cut.json["resume"] == shlex.join(["coatnet-search", "run", *words, "--minutes", "0.0001"])
     assert (resumed.code, resumed.json["finished"], resumed.json["resume"]) == (0, 3, None)
 
 
