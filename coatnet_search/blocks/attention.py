@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from coatnet_search.blocks.common import ACTIVATIONS, POOLS, Shortcut
+from coatnet_search.blocks.common import ACTIVATIONS, POOLS, Dense, Shortcut
 
 MIN_TOKENS = 16  # below, attention is close to a linear map of its few inputs and layouts cannot differ
 
@@ -86,20 +86,20 @@ class Attention(nn.Module):
         self.shortcut = Shortcut(in_width, width, stride, pool)
         self.norm1 = nn.LayerNorm(in_width, eps=norm_eps)
         self.pool = POOLS[pool](stride) if stride > 1 else nn.Identity()
-        self.qkv = nn.Linear(in_width, 3 * width)
+        self.qkv = Dense(in_width, 3 * width)
         self.relative_bias = RelativeBias(self.heads, grid // stride) if relative else None
-        self.proj = nn.Linear(width, width)
+        self.proj = Dense(width, width)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.fc1 = nn.Linear(width, int(expand * width))
+        self.fc1 = Dense(width, int(expand * width))
         self.act = ACTIVATIONS[activation]()
-        self.fc2 = nn.Linear(int(expand * width), width)
+        self.fc2 = Dense(int(expand * width), width)
         self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(x.permute(0, 2, 3, 1))  # (B, G*stride, G*stride, D)
         y = self.pool(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # (B, G, G, D)
-        x = self.shortcut(x).permute(0, 2, 3, 1)  # (B, G, G, W)
+        x = self.shortcut(x).permute(0, 2, 3, 1).contiguous()  # (B, G, G, W); a copy of channels-first maps alone
         x = x + self.drop_path1(self.attend(y))
         x = x + self.drop_path2(self.fc2(self.act(self.fc1(self.norm2(x)))))
         return x.permute(0, 3, 1, 2)  # (B, W, G, G)

@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from coatnet_search.blocks.common import ACTIVATIONS, Shortcut, convolution_problems, norm2d, squeeze_excite
+from coatnet_search.blocks.common import ACTIVATIONS, Pointwise, Shortcut, convolution_problems, norm2d, squeeze_excite
 
 
 class FusedMBConv(nn.Module):
@@ -31,7 +31,7 @@ class FusedMBConv(nn.Module):
         self.norm2 = norm2d(norm, inner, norm_eps)
         self.act2 = ACTIVATIONS[activation]()
         self.se = squeeze_excite(inner, width, se_ratio)
-        self.project = nn.Conv2d(inner, width, 1)
+        self.project = Pointwise(inner, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

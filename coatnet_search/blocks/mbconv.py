@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from coatnet_search.blocks.common import ACTIVATIONS, Shortcut, convolution_problems, norm2d, squeeze_excite
+from coatnet_search.blocks.common import ACTIVATIONS, Pointwise, Shortcut, convolution_problems, norm2d, squeeze_excite
 
 
 class MBConv(nn.Module):
@@ -28,14 +28,14 @@ class MBConv(nn.Module):
         act = ACTIVATIONS[activation]
         self.shortcut = Shortcut(in_width, width, stride, pool)
         self.norm1 = norm2d(norm, in_width, norm_eps)
-        self.expand = nn.Conv2d(in_width, inner, 1, stride=first, bias=False)
+        self.expand = Pointwise(in_width, inner, stride=first, bias=False)
         self.norm2 = norm2d(norm, inner, norm_eps)
         self.act2 = act()
         self.depthwise = nn.Conv2d(inner, inner, kernel, second, kernel // 2, groups=inner, bias=False)
         self.norm3 = norm2d(norm, inner, norm_eps)
         self.act3 = act()
         self.se = squeeze_excite(inner, width, se_ratio)
-        self.project = nn.Conv2d(inner, width, 1)
+        self.project = Pointwise(inner, width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
