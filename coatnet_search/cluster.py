@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import socket
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ from coatnet_search.stopping import stop_signals
 from coatnet_search.study import study_of_values
 
 RETRIES = 1  # of a trial whose process was killed or lost
+REACH_S = 5.0  # for a cluster to answer
 STOP_GRACE_S = 30.0  # for running epochs to end, once a search is to stop
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is the log
@@ -111,6 +113,7 @@ def _ray(address: str | None) -> Iterator[None]:
     _hush()
     try:
         if address:
+            _reach(address)
             ray.init(address=address, **options)
         else:
             ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **options)
@@ -121,6 +124,17 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises SetupError at once where nothing listens at HOST:PORT; Ray itself would wait for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # ``auto``: Ray's own error comes at once
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_S).close()
+    except OSError as error:
+        raise SetupError(f"no Ray at {address}: {error.strerror or error}; start one with `ray start --head`") from None
 
 
 def _hush() -> None:

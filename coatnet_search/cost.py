@@ -82,13 +82,13 @@ def stem_count(stem: Stem, in_channels: int, image_size: int) -> Count:
     if image_size % stem.stride:
         raise InputError(f"a stem's stride of {stem.stride} does not divide an image_size of {image_size}")
     key = {"stem": vars(stem), "in_channels": in_channels, "image_size": image_size}
-    return _kept(key, ends, lambda: _run(lambda: build_stem(stem, in_channels), in_channels, image_size))
+    return _kept(key, ends, lambda: count_module(lambda: build_stem(stem, in_channels), in_channels, image_size))
 
 
 @functools.cache
 def head_count(width: int, num_classes: int, hidden: bool, grid: int) -> Count:
     key = {"head": width, "num_classes": num_classes, "hidden": hidden, "grid": grid}
-    return _kept(key, ends, lambda: _run(
+    return _kept(key, ends, lambda: count_module(
         lambda: ends.Classifier(width, num_classes, hidden=hidden, norm_eps=1e-5), width, grid))  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def _block_count(stage: Stage, in_width: int, stride: int, grid: int) -> Count:
     key = {"block": stage.block, "options": stage.options, "width": stage.width, "in_width": in_width,
            "stride": stride, "grid": grid}  # fmt: skip
     where = inspect.getmodule(menu()[stage.block].load())
-    return _kept(key, where, lambda: _run(lambda: build_block(stage, in_width, stride, grid), in_width, grid))
+    return _kept(key, where, lambda: count_module(lambda: build_block(stage, in_width, stride, grid), in_width, grid))
 
 
-def _run(make: Callable[[], nn.Module], channels: int, side: int) -> Count:
+def count_module(make: Callable[[], nn.Module], channels: int, side: int) -> Count:
     """A module counted by running it once on one image."""
     with torch.device("meta"), torch.no_grad():
         module, image = make().eval(), torch.empty(1, channels, side, side)
@@ -133,7 +133,7 @@ def cache_folder() -> Path:
 @functools.cache
 def _source(module: Any) -> str:
     """A digest of the code behind a count: a changed block is counted afresh."""
-    text = inspect.getsource(module) + inspect.getsource(inspect.getmodule(_run) or module)
+    text = inspect.getsource(module) + inspect.getsource(inspect.getmodule(count_module) or module)
     text += torch.__version__ + timm.__version__
     common = __import__("coatnet_search.blocks.common", fromlist=["x"])
     return hashlib.sha256((text + inspect.getsource(common)).encode()).hexdigest()[:16]

@@ -93,7 +93,7 @@ class Evaluator:
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
         if study.file.measure and study.file.conditions.compile:
             check_compiler(self.device)
-        self._lock = DeviceLock(_device_id(self.device))
+        self._lock = DeviceLock(device_id(self.device))
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
 
@@ -243,7 +243,8 @@ def _failure(error: Exception | SystemExit) -> Failure:
                    traceback=trace)  # fmt: skip
 
 
-def _device_id(device: torch.device) -> str:
+def device_id(device: torch.device) -> str:
+    """One name per device on this machine: ``cpu``, or the GPU's UUID."""
     if device.type != "cuda":
         return "cpu"
     return str(torch.cuda.get_device_properties(device).uuid)

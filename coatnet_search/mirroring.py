@@ -256,7 +256,7 @@ class MirrorProcess:
         if late and self._process is not None:
             self._process.kill()
             self._process.wait()
-        if not unsent and not late and status["last_error"] is None:
+        if not unsent:
             return None
         return (
             f"MLflow at {self._uri}: {unsent} events of the record are not sent "
@@ -273,6 +273,11 @@ class MirrorProcess:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+
+def default_uri(run: Path) -> str:
+    """One SQLite file for all runs of a folder."""
+    return f"sqlite:///{(run.parent / 'mlflow.db').resolve()}"
 
 
 def command_environment(extra: Mapping[str, str]) -> dict[str, str]:

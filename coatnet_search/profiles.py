@@ -11,7 +11,7 @@ from torch import nn
 from coatnet_search import evaluate
 from coatnet_search.arch import Arch
 from coatnet_search.build import seeded_build
-from coatnet_search.cost import Count, _run, cost, macs_by_operator
+from coatnet_search.cost import Count, cost, count_module, macs_by_operator
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.lookup import TIMM, load_arch
@@ -65,7 +65,7 @@ def _timm(name: str, image_size: int | None, in_channels: int, num_classes: int)
             return timm.create_model(known, **options)
 
     try:
-        count = _run(make, in_channels, side)
+        count = count_module(make, in_channels, side)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise InputError(f"{name}: cannot be counted at {side} pixels: {str(error).splitlines()[0]}") from None
     arch = Arch(image_size=side, in_channels=in_channels, num_classes=num_classes)
@@ -112,7 +112,7 @@ def _measured(one: Subject, asked: Conditions) -> dict[str, Any]:
 
 
 def _lock(asked: Conditions) -> DeviceLock:
-    return DeviceLock(evaluate._device_id(asked.place))
+    return DeviceLock(evaluate.device_id(asked.place))
 
 
 def _row(found: Settled) -> dict[str, Any]:
@@ -122,8 +122,8 @@ def _row(found: Settled) -> dict[str, Any]:
 
 def best_rows(subjects: list[Subject], device: str, batch_size: BatchSize = None) -> Iterator[dict[str, Any]]:
     """A row for each setting of each network on a device: every precision, folding and memory format, and for each
-    precision the fastest of those compiled; ``gain`` is over the first row, ``best`` marks the fastest, ``note`` says
-    why a setting has no number. A network without BatchNorms to fold is not folded.
+    precision the fastest of those compiled; ``gain`` is over the first row (none where either was disturbed), ``best``
+    marks the fastest, ``note`` says why a setting has no number. A network without BatchNorms to fold is not folded.
 
     Raises InputError or SetupError as ``rows``, and MeasurementFailed where no setting of a network works.
     """
@@ -142,10 +142,11 @@ def best_rows(subjects: list[Subject], device: str, batch_size: BatchSize = None
         known = [row for row in found if row[MEASURED] is not None]
         if not known:
             raise MeasurementFailed("error", f"{one.name}: {found[0]['note']}")
-        first, best = known[0][MEASURED], max(known, key=_speed)
+        best = max(known, key=_speed)
         for row in found:
-            gain = row[MEASURED] / first if row[MEASURED] is not None else None
-            yield {"name": one.name, **row, "gain": gain, "best": row is best}
+            calm = not (row.get("disturbed", True) or found[0].get("disturbed", True))
+            yield {"name": one.name, **row, "gain": row[MEASURED] / found[0][MEASURED] if calm else None,
+                   "best": row is best}  # fmt: skip
 
 
 def _speed(row: dict[str, Any]) -> float:

@@ -2,17 +2,22 @@
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from coatnet_search.analyse import pareto_front
 from coatnet_search.cluster import run_on_ray
+from coatnet_search.errors import SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
 from coatnet_search.journal import write_json
 from coatnet_search.measurements.conditions import MeasurementFailed
+from coatnet_search.mirroring import default_uri
 from coatnet_search.progress import Progress
 from coatnet_search.record import Event, Record, driver_lock, fold, read_events, read_record
 from coatnet_search.session import Session
@@ -51,6 +56,8 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     not there or another driver holds the study.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    if local or address is None:
+        _check_machine(study)
     checked = study if study.summary else study.with_data()
     folder = runs / checked.name
     with driver_lock(folder):
@@ -85,6 +92,17 @@ def _drive(
             _run_here(session, folder, progress)
     else:
         run_on_ray(session, folder, address, workers, deadline, lambda count: Progress(session, count, warning))
+
+
+def _check_machine(study: Study) -> None:
+    """Raises SetupError where this machine cannot hold one trial, before anything is written."""
+    resources, gpus = study.file.resources, torch.cuda.device_count()
+    if resources.gpus > gpus:
+        raise SetupError(f"a trial asks for {resources.gpus:g} GPUs and torch sees {gpus} on this machine; set "
+                         "resources.gpus to 0 to run on CPUs, or name a cluster by --address")  # fmt: skip
+    if resources.cpus > (os.cpu_count() or 1):
+        raise SetupError(f"a trial asks for {resources.cpus:g} CPUs and this machine has {os.cpu_count()}; change "
+                         "resources.cpus, or name a cluster by --address")  # fmt: skip
 
 
 def _changed_code(events: Sequence[Event]) -> list[str]:
@@ -134,8 +152,7 @@ def _mirror(study: Study, folder: Path) -> Iterator[Any]:
     if not tracking.enabled:
         yield None
         return
-    uri = tracking.uri or f"sqlite:///{(folder.parent / 'mlflow.db').resolve()}"
-    mirror = start_mirror(folder, uri, tracking.experiment or study.name)
+    mirror = start_mirror(folder, tracking.uri or default_uri(folder), tracking.experiment or study.name)
     try:
         yield mirror
     except BaseException:

@@ -136,20 +136,19 @@ def _space(file: StudyFile, source: Document, path: Path) -> Space:
             raise source.error(("space",), str(error)) from None
     beside = path.parent / f"{file.space}"
     try:
-        return load_space(beside if beside.is_file() else file.space)
+        found = beside if beside.is_file() else bundled.find("search_spaces", file.space)
     except InputError as error:
-        if file.space in str(error).split(":", 1)[0]:  # the space's own file and line
-            raise
         raise source.error(("space",), str(error)) from None
+    return load_space(found)  # its mistakes have the space's own file and line
 
 
 def _recipe(file: StudyFile, source: Document) -> Recipe:
     try:
         return make_recipe(file.recipe)
     except InputError as error:
-        key = next((key for key in file.recipe if str(error).startswith(f"{key}:")), None)
-        message = str(error).removeprefix(f"{key}: ")
-        raise source.error(("recipe", key) if key else ("recipe",), message) from None
+        where, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
+        key = where.removeprefix("recipe.")
+        raise source.error(("recipe", key) if key in file.recipe else ("recipe",), message) from None
 
 
 def _check_names(study: Study, source: Document) -> None:

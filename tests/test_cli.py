@@ -166,12 +166,7 @@ BAD_STUDIES = {
 }  # fmt: skip
 
 
-PLACELESS = pytest.mark.xfail(strict=True, reason="a space's name that is part of the message hides the study's line")
-
-
-@pytest.mark.parametrize(
-    "what", [pytest.param(what, marks=[PLACELESS] if what == "unknown space" else []) for what in BAD_STUDIES]
-)
+@pytest.mark.parametrize("what", BAD_STUDIES)
 def test_a_mistake_in_a_study_file_names_its_place(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     text, message = BAD_STUDIES[what]
     Path("mine.yaml").write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 import argparse
 
 from coatnet_search.commands.shared import run_record
+from coatnet_search.mirroring import default_uri
 from coatnet_search.screen import Screen
 from coatnet_search.tracking import mirror
 
@@ -11,7 +12,7 @@ def main(given: argparse.Namespace) -> int:
     screen = Screen()
     _, study = run_record(given.run)
     tracking = study.get("tracking") or {}
-    uri = given.uri or tracking.get("uri") or f"sqlite:///{(given.run.parent / 'mlflow.db').resolve()}"
+    uri = given.uri or tracking.get("uri") or default_uri(given.run)
     experiment = given.experiment or tracking.get("experiment") or study.get("name") or given.run.name
     screen.say(mirror(given.run, uri, experiment))
     return 0
