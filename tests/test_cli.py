@@ -503,6 +503,43 @@ def test_a_named_device_is_measured_and_described(capsys: pytest.CaptureFixture[
     assert row["conditions"]["device"].startswith("cpu")
 
 
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One try with few repeats."""
+    monkeypatch.setattr("coatnet_search.measurements.timing.MIN_SECONDS", 0.02)
+    monkeypatch.setattr("coatnet_search.measurements.repetition.TRIES", 1)
+
+
+def test_the_best_setting_of_a_device_is_found_among_all(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.compile", lambda model, **options: model)
+    quick(monkeypatch)
+
+    shown = call(capsys, "profile", arch_file(), "--device", "cpu", "--batch-size", "2", "--best", "--json")
+
+    rows = shown.json
+    settings = {(row["precision"], row["memory_format"], row["fold"], row["compile"]) for row in rows}
+    assert shown.code == 0 and len(settings) == len(rows) == 10
+    assert [row["compile"] for row in rows] == ([False] * 4 + [True]) * 2
+    assert max(rows, key=lambda row: row["throughput_images_per_s"])["best"]
+    assert sum(row["best"] for row in rows) == 1
+    assert all(row["batch_size"] == 2 for row in rows)
+    assert "bfloat16" in shown.err and "channels_last" in shown.err and "best" in shown.err
+
+
+def test_a_setting_without_a_compiler_has_a_reason_in_place_of_a_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    quick(monkeypatch)
+
+    shown = call(capsys, "profile", arch_file(), "--device", "cpu", "--batch-size", "1", "--best", "--json")
+
+    compiled = [row for row in shown.json if row["compile"]]
+    assert shown.code == 0 and len(compiled) == 2
+    assert all(row["throughput_images_per_s"] is None and "no compiler here" in row["note"] for row in compiled)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -514,6 +551,8 @@ def test_a_named_device_is_measured_and_described(capsys: pytest.CaptureFixture[
         (["coatnet-0", "--device", "tpu"], 2, "--device: expected cpu, cuda or cuda:N, got 'tpu'"),
         (["coatnet-0", "--device", "cuda:77"], 3, "--device cuda:77: torch sees"),
         (["absent.yaml"], 2, "absent.yaml: no such file"),
+        (["coatnet-0", "--best"], 2, "--best measures: name the device, such as --device cpu"),
+        (["coatnet-0", "--device", "cpu", "--batch-size", "0"], 2, "expected a whole number of at least 1, got '0'"),
     ],
 )  # fmt: skip
 def test_a_network_that_cannot_be_profiled_is_named(

@@ -10,6 +10,7 @@ import pytest
 
 from coatnet_search.arch import TERMINAL
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.progress import Progress
 from coatnet_search.record import driver_lock, read_events, read_record, read_trials
 from coatnet_search.run import run
@@ -238,6 +239,109 @@ def test_a_study_that_only_measures_trains_nothing(tmp_path):
 
     assert list(frame["state"]) == ["done"] * 2
     assert frame["throughput_images_per_s"].gt(0).all() and frame["val_loss"].isna().all()
+
+
+def test_measuring_says_under_which_conditions_and_how_calmly(tmp_path):
+    measured = study(1, "good", "measure=[latency, throughput]", "conditions={batch_size: 4, precision: bfloat16}")
+
+    row = read_record(run(measured, local=True, runs=tmp_path).run).iloc[0]
+
+    conditions = row["attributes"]["conditions"]
+    assert set(conditions) == {"latency", "throughput"}
+    assert {name: how["batch_size"] for name, how in conditions.items()} == {"latency": 1, "throughput": 4}
+    assert all(how["precision"] == "bfloat16" and how["device"] == "cpu" for how in conditions.values())
+    assert all(how["repeats"] >= 5 and 1 <= how["tries"] <= 3 for how in conditions.values())
+    assert row["attributes"].get("disturbed", []) == [name for name, how in conditions.items() if how["disturbed"]]
+    assert row["latency_ms"] > 0 and row["throughput_images_per_s"] > 0
+
+
+def test_what_is_measured_stands_where_a_trainer_tells_the_same_name(tmp_path):
+    measured = study(1, None, "measure=[train_throughput]")
+
+    trial = read_trials(run(measured, local=True, runs=tmp_path).run)[0]
+
+    assert "train_images_per_s_spread" in trial.metrics
+    assert trial.metrics["train_images_per_s"] != trial.curve[-1]["train_images_per_s"]
+
+
+def test_a_network_too_large_to_measure_is_a_trial_that_says_so(tmp_path, monkeypatch):
+    def measure(name, *given):
+        raise MeasurementFailed("out_of_memory", "out of memory at batch size 32 (8 pixels, float32, cpu)")
+
+    monkeypatch.setattr("coatnet_search.evaluate.measure_calmly", measure)
+
+    with pytest.raises(SetupError, match="failed alike"):
+        run(study(4, "good", "measure=[throughput]"), local=True, runs=tmp_path)
+
+    failure = read_trials(tmp_path / "quickstart")[0].failure
+    assert (failure.kind, failure.traceback) == ("out_of_memory", None)
+    assert failure.message == "out of memory at batch size 32 (8 pixels, float32, cpu)"
+
+
+def test_compilation_without_a_compiler_is_told_before_any_trial(tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+
+    with pytest.raises(SetupError, match="no compiler here"):
+        run(study(1, "good", "measure=[throughput]", "conditions.compile=true"), local=True, runs=tmp_path)
+
+    assert read_trials(tmp_path / "quickstart") == []
+
+
+AT_THE_END = ("measure=[throughput]", "measure_when=end", "objectives={val_loss: min, macs: min}")
+
+
+def test_measuring_at_the_end_comes_after_the_search_and_adds_to_each_finished_trial(tmp_path):
+    outcome = run(study(8, "half_raise", *AT_THE_END), local=True, runs=tmp_path)
+
+    frame = read_record(outcome.run)
+    done = frame["state"] == "done"
+    assert outcome.complete and 0 < done.sum() < 8
+    assert frame[done]["throughput_images_per_s"].gt(0).all() and frame[~done]["throughput_images_per_s"].isna().all()
+    assert frame[done]["val_loss"].notna().all() and frame[done]["wall_s"].notna().all()
+    ends = [event for event in read_events(outcome.run) if event["event"] == "terminal"]
+    assert all("throughput_images_per_s" not in event["metrics"] for event in ends[:8])
+    assert len(ends) == 8 + done.sum()
+
+
+def test_measuring_at_the_end_is_resumed_where_it_was_stopped(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("coatnet_search.run._measure_here", lambda *given: None)
+        cut = run(study(3, "good", *AT_THE_END), local=True, runs=tmp_path)
+
+    rest = run(study(3, "good", *AT_THE_END), local=True, runs=tmp_path)
+    again = run(study(3, "good", *AT_THE_END), local=True, runs=tmp_path)
+
+    assert not cut.complete and cut.finished == 3
+    assert rest.complete and read_record(rest.run)["throughput_images_per_s"].gt(0).all()
+    ends = [event["number"] for event in read_events(again.run) if event["event"] == "terminal"]
+    assert ends == [0, 1, 2, 0, 1, 2]
+
+
+def test_one_that_cannot_be_measured_at_the_end_keeps_its_result_and_says_why(tmp_path, monkeypatch):
+    def measure(name, *given):
+        raise MeasurementFailed("out_of_memory", "out of memory at every batch size")
+
+    monkeypatch.setattr("coatnet_search.evaluate.measure_calmly", measure)
+
+    outcome = run(study(1, "good", *AT_THE_END), local=True, runs=tmp_path)
+
+    trial = read_trials(outcome.run)[0]
+    assert outcome.complete and trial.state == "done" and trial.metrics["val_loss"] < 1
+    assert trial.attributes["not_measured"] == "out of memory at every batch size"
+
+
+@pytest.mark.parametrize(
+    ("changes", "block"),
+    [
+        (["objectives={val_loss: min, throughput_images_per_s: max}"], "objectives"),
+        (["objectives={val_loss: min}", "limits={throughput_images_per_s: 5}"], "limits"),
+    ],
+)
+def test_measuring_at_the_end_is_refused_where_the_search_needs_the_numbers(changes, block):
+    with pytest.raises(
+        InputError, match=f"measure_when: throughput_images_per_s is measured after .* and {block} need"
+    ):
+        study(3, None, "measure=[throughput]", "measure_when=end", *changes)
 
 
 DRIVER = """

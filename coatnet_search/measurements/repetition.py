@@ -2,7 +2,7 @@
 
 Trainers of this package keep off the device (``device_lock.py``); other programs do not. Two signs of them: repeats
 that spread, and a process that was ready to run and waited for a core (Linux counts it), which also betrays a
-neighbour that is always there and thus spreads nothing.
+neighbour who is always there and thus spreads nothing.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from coatnet_search.measurements import load_measurement
 from coatnet_search.measurements.conditions import Conditions, Measured
 
 SPREAD = 0.05  # of the first number, interquartile range over median
-WAITED = 0.05  # share of the time in which the thread waited for a core
+WAITED = 0.05  # share of the time of its threads in which they waited for a core
 TRIES = 3
-_SCHEDULE = Path("/proc/thread-self/schedstat")  # nanoseconds run, nanoseconds waited, slices
+_TASKS = Path("/proc/self/task")  # a folder a thread; schedstat: nanoseconds run, nanoseconds waited, slices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ def measure_calmly(name: str, model: nn.Module, arch: Arch, conditions: Conditio
         with alone():
             start, before = time.monotonic(), _waited_s()
             measured: Measured = measurement.measure(model, arch, conditions)
-            waited = (_waited_s() - before) / (time.monotonic() - start)
+            waited = max(0.0, _waited_s() - before) / (time.monotonic() - start) / conditions.threads
         tries.append((max(measured.spread / SPREAD, waited / WAITED), waited, measured))
         if tries[-1][0] <= 1:
             break
@@ -58,8 +58,12 @@ def measure_calmly(name: str, model: nn.Module, arch: Arch, conditions: Conditio
 
 
 def _waited_s() -> float:
-    """Seconds for which this thread was ready and had no core; 0 where the system does not count them."""
+    """Seconds for which threads of this process were ready and had no core; 0 where the system does not count them."""
+    return sum(_thread_waited_ns(folder) for folder in _TASKS.glob("*")) / 1e9
+
+
+def _thread_waited_ns(folder: Path) -> int:
     try:
-        return int(_SCHEDULE.read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
+        return int((folder / "schedstat").read_text().split()[1])
+    except (OSError, IndexError, ValueError):  # the thread ended meanwhile, or its system counts otherwise
+        return 0
