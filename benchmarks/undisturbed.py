@@ -28,7 +28,7 @@ from rich.table import Table
 
 from coatnet_search.build import seeded_build
 from coatnet_search.device_lock import DeviceLock
-from coatnet_search.evaluate import device_id, describe
+from coatnet_search.evaluate import describe, device_id
 from coatnet_search.measurements.conditions import Conditions
 from coatnet_search.measurements.repetition import Settled, measure_calmly
 from coatnet_search.record import read_events
