@@ -35,11 +35,11 @@ def onednn_pays(x: Tensor, width: int) -> bool:
     """
     return (
         _ONEDNN
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # graphs have plain parts
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() * width >= _WORTH_IT
         and x.is_contiguous(memory_format=torch.channels_last)
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # a graph for counting or export has plain parts
     )
 
 
