@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -131,17 +130,21 @@ def test_minutes_that_are_over_leave_work_for_the_next_run(tmp_path):
     assert rest.complete and {trial.state for trial in read_trials(rest.run)} == {"done"}
 
 
-def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path):
-    timer = threading.Timer(3.0, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path, monkeypatch):
+    handlers = []
 
-    outcome = run(study(40, "slow"), local=True, runs=tmp_path)
+    def interrupt(self, number):
+        if not handlers:
+            signal.raise_signal(signal.SIGINT)
+        handlers.append(signal.getsignal(signal.SIGINT))
 
-    timer.join()
-    assert not outcome.complete
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(Progress, "saw", interrupt)
+
+    outcome = run(study(3, "good"), local=True, runs=tmp_path)
+
     running = [trial for trial in read_trials(outcome.run) if trial.state not in TERMINAL]
-    assert len(running) <= 1
+    assert not outcome.complete and len(running) == 1 and len(running[0].curve) == 1
+    assert handlers == [signal.default_int_handler], "a second signal would end at once"
 
 
 def test_an_interrupted_training_goes_on_from_its_checkpoint_to_the_same_result(tmp_path, monkeypatch):
