@@ -21,7 +21,9 @@ def fold_norms(model: nn.Module) -> nn.Module:
         if isinstance(one, nn.Conv2d) and isinstance(two, nn.BatchNorm2d):
             setattr(parent, first, fuse_conv_bn_eval(one, two))
             setattr(parent, second, nn.Identity())
-        elif isinstance(one, nn.BatchNorm2d) and isinstance(two, nn.Conv2d) and not any(two.padding) and two.groups == 1:
+        elif (
+            isinstance(one, nn.BatchNorm2d) and isinstance(two, nn.Conv2d) and not any(two.padding) and two.groups == 1
+        ):
             setattr(parent, second, _fuse_before(one, two))
             setattr(parent, first, nn.Identity())
     return folded.requires_grad_(False)
