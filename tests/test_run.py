@@ -132,6 +132,7 @@ def test_minutes_that_are_over_leave_work_for_the_next_run(tmp_path):
 
 def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path, monkeypatch):
     handlers = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with it ignored
 
     def interrupt(self, number):
         if not handlers:
@@ -142,6 +143,7 @@ def test_a_signal_lets_the_epoch_end_and_work_is_left(tmp_path, monkeypatch):
 
     outcome = run(study(3, "good"), local=True, runs=tmp_path)
 
+    signal.signal(signal.SIGINT, before)
     running = [trial for trial in read_trials(outcome.run) if trial.state not in TERMINAL]
     assert not outcome.complete and len(running) == 1 and len(running[0].curve) == 1
     assert handlers == [signal.default_int_handler], "a second signal would end at once"
