@@ -22,7 +22,7 @@ from coatnet_search.errors import InputError, unknown
 from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
 from coatnet_search.quantities import sense_of
-from coatnet_search.recipe import Recipe, make_recipe
+from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.space import COST_METRICS, Space, load_space
 from coatnet_search.strategies import Problem, make_strategy
 
@@ -89,7 +89,7 @@ class Study:
         extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
             self.summary) else {}  # fmt: skip
         return plain({"name": self.name, **file, "space": dataclasses.asdict(self.space.file),
-                      "space_name": self.space.name, "recipe": dataclasses.asdict(self.recipe),
+                      "space_name": self.space.name, "recipe": recipe_values(self.recipe),
                       "evaluator": self.evaluator, **extra})  # fmt: skip
 
     def with_data(self, whole: bool = True) -> "Study":
