@@ -1,7 +1,7 @@
 """Recipe: how a model is trained, as a named value. No torch.
 
-The paper's recipes are those of its appendix (arXiv 2106.04803) with the stochastic depth of the smallest model in each
-column; larger models take more: override ``drop_path``.
+The paper's recipes are in ``paper_recipes.py``. Where no model size is named they have what the smallest model of their
+column has; ``make_recipe(..., model=...)`` gives each size its own.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coatnet_search.errors import InputError, unknown
+from coatnet_search.paper_recipes import PAPER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,51 +44,27 @@ class Recipe:
     bn_momentum: float = 0.1  # of BatchNorm's statistics, in torch's sense: the weight of the new batch
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
     channels_last: bool = True
+    # fields below came after the first records: see ``recipe_values``
+    centre_crop: bool = True  # evaluate on the centre of images that were stored a little larger; false: on all of them
+    micro_batch: int = 0  # images at once on a device, their gradients added up to the batch's; 0: its whole share
+    grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
+    compile: bool = False  # by torch.compile
 
 
-_PAPER = Recipe(
-    name="paper-imagenet",
-    epochs=300,
-    batch_size=4096,
-    lr=1e-3,
-    warmup=10_000,
-    warmup_unit="steps",
-    label_smoothing=0.1,
-    mixup=0.8,
-    randaugment_layers=2,
-    randaugment_magnitude=15,
-    min_crop_area=0.08,
-    drop_path=0.2,
-    bn_momentum=0.01,
-)
-_PAPER_FINETUNE = dataclasses.replace(
-    _PAPER,
-    name="paper-imagenet-finetune",
-    epochs=30,
-    batch_size=512,
-    lr=5e-5,
-    min_lr=5e-5,
-    decay="none",
-    warmup=0.0,
-    weight_decay=1e-8,
-    min_crop_area=1.0,
-    ema=0.9999,
-)
-_PAPER_21K = dataclasses.replace(
-    _PAPER,
-    name="paper-imagenet21k",
-    epochs=90,
-    decay="linear",
-    warmup=5,
-    warmup_unit="epochs",
-    weight_decay=0.01,
-    loss="sigmoid",
-    label_smoothing=1e-4,
-    mixup=0.0,
-    randaugment_layers=0,
-    randaugment_magnitude=0,
-    drop_path=0.3,
-)
+LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile")
+
+
+def recipe_values(recipe: Recipe) -> dict[str, Any]:
+    """All fields but the later ones that stand at their default, so that digests of earlier work stay what they are."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
+    values = dataclasses.asdict(recipe)
+    return {key: value for key, value in values.items() if key not in LATER or value != defaults[key]}
+
+
+def _of_paper(name: str) -> Recipe:
+    column = PAPER[name]
+    return Recipe(name=name, **{**column.values, **next(iter(column.models.values()))})
+
 
 RECIPES: dict[str, Recipe] = {
     # CIFAR and the like: runs of a few to some dozens of epochs, networks of up to some million parameters
@@ -103,18 +80,50 @@ RECIPES: dict[str, Recipe] = {
     ),
     # the embedded digits: 8 pixels, and a mirrored digit is none
     "digits": Recipe(name="digits", epochs=6, batch_size=64, lr=3e-3, warmup=0.1, flip=False, shift=1, init="fan_in"),
-    "paper-imagenet": _PAPER,
-    "paper-imagenet-finetune": _PAPER_FINETUNE,
-    "paper-imagenet21k": _PAPER_21K,
-    "paper-imagenet21k-finetune": dataclasses.replace(
-        _PAPER_FINETUNE,
-        name="paper-imagenet21k-finetune",
-        batch_size=1024,
-        mixup=0.0,
-        randaugment_layers=0,
-        randaugment_magnitude=0,
-        drop_path=0.3,
+    # the embedded digits in full: some minutes on a CPU
+    "digits-full": Recipe(
+        name="digits-full",
+        epochs=40,
+        batch_size=64,
+        lr=3e-3,
+        warmup=0.1,
+        label_smoothing=0.1,
+        flip=False,
+        shift=1,
+        init="fan_in",
+        ema=0.99,
     ),
+    # full training of what a search on small images chose
+    "small-images-full": Recipe(
+        name="small-images-full",
+        epochs=100,
+        batch_size=128,
+        lr=2e-3,
+        warmup=0.05,
+        label_smoothing=0.1,
+        mixup=0.2,
+        randaugment_layers=1,
+        randaugment_magnitude=7,
+        shift=4,
+        drop_path=0.1,
+        init="fan_in",
+        ema=0.999,
+    ),
+    # a few epochs on from trained weights: at a larger image size, or on other data with a new head
+    "small-images-finetune": Recipe(
+        name="small-images-finetune",
+        epochs=5,
+        batch_size=128,
+        lr=2e-4,
+        min_lr=2e-6,
+        warmup=0.05,
+        weight_decay=1e-4,
+        label_smoothing=0.1,
+        shift=4,
+        init="fan_in",
+        ema=0.99,
+    ),
+    **{name: _of_paper(name) for name in PAPER},
 }
 
 # field -> (smallest, largest) value, ends included
@@ -136,13 +145,15 @@ _RANGES: dict[str, tuple[float, float]] = {
     "drop_path": (0, 0.999),
     "ema": (0, 0.9999999),
     "bn_momentum": (0, 1),
+    "micro_batch": (0, 1_000_000),
 }
 
 
-def make_recipe(value: Mapping[str, Any]) -> Recipe:
+def make_recipe(value: Mapping[str, Any], model: str | None = None) -> Recipe:
     """``{"name": "small-images", "epochs": 20}``: a recipe of ``RECIPES`` with some values replaced.
 
-    Raises InputError that names the key, what was expected and what came.
+    ``model``: the family's name whose column of a paper's recipe is meant, as ``coatnet-2``. Raises InputError that
+    names the key, what was expected and what came, or the sizes that the recipe is for.
     """
     if "name" not in value:
         raise InputError(f"recipe.name: expected one of {', '.join(sorted(RECIPES))}")
@@ -153,9 +164,25 @@ def make_recipe(value: Mapping[str, Any]) -> Recipe:
         if key not in kinds:
             raise InputError(f"recipe.{key}: {unknown('key of a recipe', key, kinds)}")
     changed = {key: _checked(key, kinds[key], given) for key, given in value.items()}
-    recipe = dataclasses.replace(RECIPES[value["name"]], **changed)
+    recipe = dataclasses.replace(RECIPES[value["name"]], **{**_of_size(value["name"], model), **changed})
     _check_together(recipe)
     return recipe
+
+
+def sizes_of(name: str) -> tuple[str, ...]:
+    """The models that a recipe was made for; none where it is for any."""
+    return tuple(PAPER[name].models) if name in PAPER else ()
+
+
+def _of_size(name: str, model: str | None) -> Mapping[str, Any]:
+    sizes = sizes_of(name)
+    if model is None or not sizes:
+        return {}
+    if model not in sizes:
+        fitting = [other for other in PAPER if model in PAPER[other].models]
+        hint = f"for {model}: {', '.join(fitting)}" if fitting else "no recipe of the paper is for that size"
+        raise InputError(f"recipe.name: {name} is for {', '.join(sizes)}, not for {model}; {hint}")
+    return PAPER[name].models[model]
 
 
 def _checked(key: str, kind: Any, given: Any) -> Any:
@@ -184,6 +211,9 @@ def _check_together(recipe: Recipe) -> None:
         raise InputError(f"recipe.warmup: expected a share of the run below 1, got {recipe.warmup:g}; see warmup_unit")
     if recipe.randaugment_layers and not recipe.randaugment_magnitude:
         raise InputError("recipe.randaugment_magnitude: expected 1 to 30 where randaugment_layers is set, got 0")
+    if recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
+        raise InputError(f"recipe.micro_batch: {recipe.micro_batch} does not divide recipe.batch_size, "
+                         f"{recipe.batch_size}; every step takes the whole batch")  # fmt: skip
 
 
 def schedule(recipe: Recipe, *, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:

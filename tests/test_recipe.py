@@ -3,7 +3,7 @@
 import pytest
 
 from coatnet_search.errors import InputError
-from coatnet_search.recipe import RECIPES, make_recipe, schedule
+from coatnet_search.recipe import LATER, RECIPES, make_recipe, recipe_values, schedule
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -80,3 +80,74 @@ def test_a_warm_up_in_epochs_counts_their_steps_and_one_as_long_as_the_run_is_re
     assert rate(19) == pytest.approx(recipe.lr)
     with pytest.raises(InputError, match="20 steps of warm-up, but the whole run has 20"):
         schedule(recipe, epochs=2, steps_per_epoch=10)
+
+
+# the columns of the paper's table of recipes; a tuple is a value a model
+PAPER_TABLE = {
+    "paper-imagenet": ((0, 1, 2, 3), {
+        "drop_path": (0.2, 0.3, 0.5, 0.7), "centre_crop": True, "randaugment_layers": 2, "randaugment_magnitude": 15,
+        "mixup": 0.8, "loss": "softmax", "label_smoothing": 0.1, "epochs": 300, "batch_size": 4096, "lr": 1e-3,
+        "min_lr": 1e-5, "warmup": 10_000, "warmup_unit": "steps", "decay": "cosine", "weight_decay": 0.05,
+        "clip_norm": 1.0, "ema": 0.0}),
+    "paper-imagenet-finetune": ((0, 1, 2, 3), {
+        "drop_path": (0.2, 0.3, 0.5, 0.7), "centre_crop": False, "randaugment_layers": 2,
+        "randaugment_magnitude": (15, 15, 15, 20), "mixup": 0.8, "loss": "softmax", "label_smoothing": 0.1,
+        "epochs": 30, "batch_size": 512, "lr": 5e-5, "min_lr": 5e-5, "warmup": 0, "decay": "none",
+        "weight_decay": 1e-8, "clip_norm": 1.0, "ema": 0.9999}),
+    "paper-imagenet21k": ((2, 3, 4), {
+        "drop_path": (0.3, 0.5, 0.7), "centre_crop": True, "randaugment_layers": 0, "mixup": 0, "loss": "sigmoid",
+        "label_smoothing": 1e-4, "epochs": 90, "batch_size": 4096, "lr": 1e-3, "min_lr": 1e-5, "warmup": 5,
+        "warmup_unit": "epochs", "decay": "linear", "weight_decay": 0.01, "clip_norm": 1.0, "ema": 0.0}),
+    "paper-imagenet21k-finetune": ((2, 3, 4), {
+        "drop_path": (0.3, 0.5, 0.7), "centre_crop": False, "randaugment_layers": 0, "mixup": 0, "loss": "softmax",
+        "label_smoothing": 0.1, "epochs": 30, "batch_size": 1024, "lr": 5e-5, "min_lr": 5e-5, "warmup": 0,
+        "decay": "none", "weight_decay": 1e-8, "clip_norm": 1.0, "ema": 0.9999}),
+    "paper-imagenet21k-randaugment": ((4,), {
+        "epochs": 150, "randaugment_layers": 2, "randaugment_magnitude": 5, "drop_path": 0.7, "loss": "sigmoid"}),
+    "paper-jft": ((3, 4, 5), {
+        "drop_path": (0.0, 0.1, 0.0), "centre_crop": True, "randaugment_layers": 2, "randaugment_magnitude": 5,
+        "mixup": 0, "loss": "sigmoid", "label_smoothing": 1e-4, "epochs": 14, "batch_size": 4096,
+        "lr": (1e-3, 5e-4, 5e-4), "min_lr": 1e-5, "warmup": 20_000, "warmup_unit": "steps", "decay": "linear",
+        "weight_decay": 0.01, "clip_norm": 1.0, "ema": 0.0}),
+    "paper-jft-finetune": ((3, 4, 5), {
+        "drop_path": (0.1, 0.3, 0.2), "centre_crop": False, "randaugment_layers": 2, "randaugment_magnitude": 5,
+        "mixup": 0, "loss": "softmax", "label_smoothing": 0.1, "epochs": 30, "batch_size": 512, "lr": 5e-5,
+        "min_lr": 5e-5, "warmup": 0, "decay": "none", "weight_decay": 1e-8, "clip_norm": 1.0, "ema": 0.9999}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAPER_TABLE)
+def test_every_column_of_the_paper_has_its_printed_values_for_every_model(name):
+    sizes, values = PAPER_TABLE[name]
+
+    made = [make_recipe({"name": name}, model=f"coatnet-{size}") for size in sizes]
+
+    for key, printed in values.items():
+        expected = printed if isinstance(printed, tuple) else (printed,) * len(sizes)
+        assert tuple(getattr(recipe, key) for recipe in made) == expected, key
+
+
+def test_a_recipe_of_other_sizes_is_refused_with_those_that_fit():
+    with pytest.raises(InputError) as caught:
+        make_recipe({"name": "paper-imagenet"}, model="coatnet-4")
+
+    assert "paper-imagenet is for coatnet-0, coatnet-1, coatnet-2, coatnet-3, not for coatnet-4" in str(caught.value)
+    assert "paper-imagenet21k" in str(caught.value)
+
+
+def test_what_is_set_replaces_what_a_size_has_of_its_own():
+    recipe = make_recipe({"name": "paper-imagenet", "drop_path": 0.1}, model="coatnet-3")
+
+    assert recipe.drop_path == 0.1
+
+
+def test_later_fields_at_their_default_leave_the_digests_of_earlier_work_alone():
+    plain, changed = make_recipe({"name": "digits"}), make_recipe({"name": "digits", "micro_batch": 16})
+
+    assert not set(LATER) & set(recipe_values(plain))
+    assert recipe_values(changed)["micro_batch"] == 16
+
+
+def test_a_part_of_a_batch_that_does_not_divide_it_is_refused():
+    with pytest.raises(InputError, match="48 does not divide recipe.batch_size, 128"):
+        make_recipe({"name": "small-images", "micro_batch": 48})
