@@ -29,6 +29,10 @@ _HOME = {
     "run_study": "run",
     "read_record": "record",
     "pareto_front": "analyse",
+    "fit_curve": "curves.predict",
+    "fit_curves": "curves.predict",
+    "fit_form": "curves.fitting",
+    "Curve": "curves.summary",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
