@@ -18,10 +18,8 @@ import numpy as np
 import torch
 from timm.data.mixup import mixup_target
 from timm.loss import BinaryCrossEntropy
-from timm.optim import param_groups_weight_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from coatnet_search import checkpoint as checkpoints
 from coatnet_search.arch import Budget, digest
@@ -29,8 +27,11 @@ from coatnet_search.checkpoint import Checkpoint
 from coatnet_search.datasets.augmentation import generator
 from coatnet_search.datasets.data import TRAIN_SAMPLE, Batch, Data
 from coatnet_search.errors import InputError
-from coatnet_search.recipe import Recipe, schedule
+from coatnet_search.prepare import called, in_memory_format, parameter_groups, prepared
+from coatnet_search.recipe import Recipe, recipe_values, schedule
+from coatnet_search.world import ALONE, World
 
+FORWARD_SHARE = 1 / 3  # of what training on an image costs: looking at one
 CHECK_EVERY = 100  # steps between looks at the losses: a look makes the CPU wait for a GPU
 StepGuard = Callable[[], AbstractContextManager[Any]]
 
@@ -52,21 +53,25 @@ def train(
     *,
     checkpoint: Path | None = None,
     step_guard: StepGuard = nullcontext,
+    world: World = ALONE,
 ) -> Iterator[dict[str, float]]:
     """Trains ``model``, float (B, C, S, S) -> logits (B, K), in place, and yields a row after each epoch.
 
     A row: ``epoch`` (from 1), ``train_loss`` (mean over the steps, with augmentation and smoothing), ``train_top1`` (no
     augmentation, on the first 2,048 images of the regime or all), ``val_loss`` (no smoothing), ``val_top1``,
-    ``val_top5``, ``lr`` (of the last step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` the averaged model
-    is evaluated, and its weights are in ``model`` at the end.
+    ``val_top5``, ``lr`` (of the last step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
+    averaged model, whose weights are in ``model`` at the end, and ``raw_val_loss``, ``raw_val_top1``, ``raw_val_top5``
+    of the weights themselves. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
+    give: images over the time that training waited for it.
 
     ``checkpoint`` is a folder, written after every epoch. Where it holds a checkpoint of this run, the rows up to there
     are yielded again as they were and training goes on after them. ``step_guard`` is entered for each step and each
-    batch of an evaluation; a guard that needs the device idle at its end must synchronise.
+    batch of an evaluation; a guard that needs the device idle at its end must synchronise. ``world``: this process is
+    one of several workers; each trains on its share of every batch, all yield the same rows, the first writes files.
 
     Raises TrainingFailed, InputError (model and data don't fit, warm-up too long) and its CheckpointMismatch.
     """
-    run = _Run(model, data, recipe, budget, torch.device(device), step_guard)
+    run = _Run(model, data, recipe, budget, torch.device(device), step_guard, world)
     history: list[dict[str, float]] = []
     identity = run.identity() if checkpoint else {}
     found = checkpoints.load(checkpoint, identity) if checkpoint else None
@@ -77,7 +82,7 @@ def train(
     for epoch in range(len(history) + 1, budget.epochs + 1):
         with _named_failures(recipe, run.side, run.device):
             history.append(run.epoch(epoch))
-        if checkpoint:
+        if checkpoint and world.first and run.evaluates(epoch):
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
         yield dict(history[-1])
     run.finish()
@@ -110,18 +115,22 @@ class _Run:
     """The objects of one run: model, optimiser, average, and the functions of a step."""
 
     def __init__(
-        self, model: nn.Module, data: Data, recipe: Recipe, budget: Budget, device: torch.device, step_guard: StepGuard
-    ) -> None:
+        self, model: nn.Module, data: Data, recipe: Recipe, budget: Budget, device: torch.device,
+        step_guard: StepGuard, world: World,
+    ) -> None:  # fmt: skip
         self.data, self.recipe, self.budget, self.device, self.step_guard = data, recipe, budget, device, step_guard
+        self.world, self.wait_s = world, 0.0
         self.regime = data.regime(budget.num_images, budget.draw)
         self.num_steps = data.num_steps(recipe.batch_size, len(self.regime))
         self.rate = schedule(recipe, epochs=budget.epochs, steps_per_epoch=self.num_steps)
         self.side = budget.image_size or data.image_size
-        self.model = _prepared(model, recipe, device)
+        self.model = prepared(model, recipe, device)
+        self.micro = self._micro_batch()
+        self.called = called(self.model, recipe, device, world)
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
+            parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
         )
         self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
         bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
@@ -130,33 +139,61 @@ class _Run:
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
 
+    def _micro_batch(self) -> int:
+        """Images at once on this device. Raises InputError where the batch does not divide among workers and parts."""
+        batch, workers = min(self.recipe.batch_size, len(self.regime)), self.world.size
+        micro = self.recipe.micro_batch or max(1, batch // workers)
+        if batch % (workers * micro) and batch == self.recipe.batch_size:
+            raise InputError(f"recipe.batch_size: {batch} does not divide among {workers} workers that take {micro} "
+                             "images at once; set recipe.batch_size or recipe.micro_batch")  # fmt: skip
+        return micro
+
     def epoch(self, epoch: int) -> dict[str, float]:
         """Trains and evaluates one epoch; torch's global generators are as before afterwards."""
         begin = time.perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # dropout and stochastic depth draw from the global generators
-            torch.manual_seed(generator(self.budget.seed, epoch, 2).initial_seed())
+            own = (self.world.rank,) if self.world.rank else ()  # workers drop different blocks
+            torch.manual_seed(generator(self.budget.seed, epoch, 2, *own).initial_seed())
             losses = self._steps(epoch)
         train_loss = float(losses.double().mean())  # waits for the device: the end of the epoch's training
         train_s = time.perf_counter() - begin
-        sample, scored = self._evaluate_train(), self._evaluate_val()
-        if not math.isfinite(scored[0]):
-            raise TrainingFailed("nan", f"epoch {epoch}: the validation loss is {scored[0]}")
-        return {
+        scores = self._scores(epoch) if self.evaluates(epoch) else {}
+        images = self.num_steps * min(self.recipe.batch_size, len(self.regime))
+        row = {
             "epoch": epoch,
             "train_loss": train_loss,
-            "train_top1": sample[1],
-            "val_loss": scored[0],
-            "val_top1": scored[1],
-            "val_top5": scored[2],
+            **scores,
             "lr": self.rate(epoch * self.num_steps - 1),
             "epoch_s": time.perf_counter() - begin,
-            "train_images_per_s": self.num_steps * min(self.recipe.batch_size, len(self.regime)) / train_s,
+            "train_images_per_s": images / train_s,
         }
+        if self.data.images.streamed:
+            row["loader_images_per_s"] = images / max(self.wait_s, 1e-9)
+        return row
+
+    def evaluates(self, epoch: int) -> bool:
+        """Whether an epoch ends with an evaluation: each does, but where epochs are so small that evaluating would cost
+        more than training, each second one, third one, ... and the last."""
+        looked_at = self.data.num_val + min(TRAIN_SAMPLE, len(self.regime))
+        every = math.ceil(FORWARD_SHARE * looked_at / len(self.regime))
+        return epoch % every == 0 or epoch == self.budget.epochs
+
+    def _scores(self, epoch: int) -> dict[str, float]:
+        averaged = self.ema.module if self.ema else self.called
+        sample, scored = self._evaluate_train(averaged), self._evaluate_val(averaged)
+        if not math.isfinite(scored[0]):
+            raise TrainingFailed("nan", f"epoch {epoch}: the validation loss is {scored[0]}")
+        scores = {"train_top1": sample[1], "val_loss": scored[0], "val_top1": scored[1], "val_top5": scored[2]}
+        if self.ema:
+            raw = self._evaluate_val(self.called)
+            scores |= {"raw_val_loss": raw[0], "raw_val_top1": raw[1], "raw_val_top5": raw[2]}
+        return scores
 
     def _steps(self, epoch: int) -> Tensor:
         """All steps of an epoch; returns their losses (num_steps,)."""
-        self.model.train()
+        self.called.train()
+        self.wait_s = 0.0
         recipe, seed = self.recipe, self.budget.seed
         first = (epoch - 1) * self.num_steps
         batches = self.data.train_batches(
@@ -167,16 +204,20 @@ class _Run:
             device=self.device,
             regime=self.regime,
             image_size=self.side,
+            part=self.world.part,
         )
         random = np.random.default_rng((seed, epoch, 3))
         shares = random.beta(recipe.mixup, recipe.mixup, self.num_steps).tolist() if recipe.mixup else None
         losses = torch.zeros(self.num_steps, device=self.device)
         for step in range(self.num_steps):
             with self.step_guard():
+                begin = time.perf_counter()
                 images, labels = next(batches)
+                self.wait_s += time.perf_counter() - begin
                 losses[step] = self._step(first + step, images, labels, shares[step] if shares else 1.0)
             if (step + 1) % CHECK_EVERY == 0:
-                _check(losses[: step + 1], epoch)
+                _check(self.world.mean(losses[: step + 1]), epoch)
+        losses = self.world.mean(losses)
         _check(losses, epoch)
         return losses
 
@@ -185,19 +226,31 @@ class _Run:
             group["lr"] = self.rate(step)
         if share < 1:
             images = images.lerp(images.flip(0), 1 - share)
-        with self.autocast():
-            logits = self.model(images)
-        if step == 0:
-            self._check_logits(logits)
-        loss = self._loss(logits.float(), labels, share, self.recipe.label_smoothing)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self._gradients(images, labels, share)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         if self.ema:
             self.ema.update(self.model, step=step + 1)
-        return loss.detach()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
+        """The batch's gradients, micro-batch after micro-batch; returns its mean loss. BatchNorm sees micro-batches."""
+        total = torch.zeros((), device=self.device)
+        for begin in range(0, len(images), self.micro):
+            part, targets = images[begin : begin + self.micro], labels[begin : begin + self.micro]
+            last = begin + self.micro >= len(images)
+            alone = getattr(self.called, "no_sync", nullcontext)  # workers exchange gradients once a batch
+            with nullcontext() if last else alone():
+                with self.autocast():
+                    logits = self.called(part)
+                self._check_logits(logits)
+                loss = self._loss(logits.float(), targets, share, self.recipe.label_smoothing)
+                loss = loss * (len(part) / len(images))
+                loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
     def _loss(self, logits: Tensor, labels: Tensor, share: float = 1.0, smoothing: float = 0.0) -> Tensor:
         """Softmax: cross-entropy. Sigmoid: the sum of the classes' binary cross-entropies. Mean over the batch."""
@@ -213,26 +266,24 @@ class _Run:
         if logits.ndim != 2 or logits.shape[1] != self.data.num_classes:
             raise InputError(f"the model gives {tuple(logits.shape)}, the data has {self.data.num_classes} classes")
 
-    def _evaluate_train(self) -> tuple[float, float, float]:
-        return self._evaluate(
-            self.data.plain_batches(
-                self.regime[:TRAIN_SAMPLE],
-                batch_size=2 * self.recipe.batch_size,
-                device=self.device,
-                image_size=self.side,
-            )
-        )
+    def _evaluate_train(self, model: nn.Module) -> tuple[float, float, float]:
+        numbers = self.regime[:TRAIN_SAMPLE][self.world.rank :: self.world.size]
+        return self._evaluate(model, self.data.plain_batches(
+            numbers, batch_size=2 * self.micro, device=self.device, image_size=self.side,
+            whole=not self.recipe.centre_crop))  # fmt: skip
 
-    def _evaluate_val(self) -> tuple[float, float, float]:
-        size = 2 * self.recipe.batch_size  # without gradients twice the batch fits
-        return self._evaluate(self.data.val_batches(batch_size=size, device=self.device, image_size=self.side))
+    def _evaluate_val(self, model: nn.Module) -> tuple[float, float, float]:
+        size = 2 * self.micro  # without gradients twice as many images fit
+        return self._evaluate(model, self.data.val_batches(
+            batch_size=size, device=self.device, image_size=self.side, whole=not self.recipe.centre_crop,
+            part=self.world.part))  # fmt: skip
 
     @torch.inference_mode()
-    def _evaluate(self, batches: Iterator[Batch]) -> tuple[float, float, float]:
+    def _evaluate(self, model: nn.Module, batches: Iterator[Batch]) -> tuple[float, float, float]:
         """(mean loss without smoothing, top-1, top-5); one wait for the device in all."""
-        model = self.ema.module if self.ema else self.model
+        model = getattr(model, "module", model)  # without gradients workers have nothing to exchange
         model.eval()
-        sums, count = torch.zeros(3, dtype=torch.float64).to(self.device), 0
+        sums = torch.zeros(4, dtype=torch.float64).to(self.device)
         best = min(5, self.data.num_classes)
         while True:
             with self.step_guard():
@@ -244,9 +295,8 @@ class _Run:
                     logits = model(images).float()
                 hits = logits.topk(best).indices == labels[:, None]  # (B, 5)
                 loss = self._loss(logits, labels) * len(labels)
-                sums += torch.stack([loss, hits[:, 0].sum(), hits.sum()])
-                count += len(labels)
-        loss_sum, top1, top5 = sums.tolist()
+                sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.ones_like(loss) * len(labels)])
+        loss_sum, top1, top5, count = self.world.sum(sums).tolist()
         return loss_sum / count, top1 / count, top5 / count
 
     def finish(self) -> None:
@@ -259,7 +309,7 @@ class _Run:
         text = re.sub(r" at 0x[0-9a-f]+", "", repr(self.model))
         return {
             "architecture": digest([shapes, text], 16),
-            "recipe": digest(dataclasses.asdict(self.recipe), 16),
+            "recipe": digest(recipe_values(self.recipe), 16),
             "budget": digest(dataclasses.asdict(self.budget), 16),
             "data": self.data.digest,
         }
@@ -287,39 +337,7 @@ class _Run:
             number, _, key = name.partition(".")
             state.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        _as_parameters(self.optimizer)
-
-
-def _as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Moments get their parameters' memory format back: files are contiguous, channels-last weights are not."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if value.shape == parameter.shape:
-                state[key] = torch.empty_like(parameter).copy_(value)
-
-
-def _prepared(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
-    """The model on its device with the recipe's settings. Raises InputError where it has no stochastic depth to set."""
-    model.to(device)
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    set_drop_path = getattr(model, "set_drop_path", None)
-    if callable(set_drop_path):
-        set_drop_path(recipe.drop_path)
-    elif recipe.drop_path:
-        raise InputError("recipe.drop_path: this model has no set_drop_path(rate); set recipe.drop_path=0")
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = recipe.bn_momentum
-    return model
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: no decay for one-dimensional ones, biases, bias tables and what the model itself exempts."""
-    exempt = getattr(model, "no_weight_decay", None)
-    names = {"*relative_bias*", *(exempt() if callable(exempt) else ())}
-    groups: list[dict[str, Any]] = param_groups_weight_decay(model, weight_decay, no_weight_decay_list=names)
-    return groups
+        in_memory_format(self.optimizer)
 
 
 def _check(losses: Tensor, epoch: int) -> None:

@@ -48,7 +48,7 @@ def test_a_wrong_value_is_named_with_what_was_expected(override, message):
 
 
 def test_a_recipe_without_a_name_lists_the_names():
-    with pytest.raises(InputError, match=r"recipe\.name: expected one of digits, paper-imagenet"):
+    with pytest.raises(InputError, match=r"recipe\.name: expected one of digits, digits-full, paper-imagenet"):
         make_recipe({"epochs": 3})
 
 
@@ -149,5 +149,5 @@ def test_later_fields_at_their_default_leave_the_digests_of_earlier_work_alone()
 
 
 def test_a_part_of_a_batch_that_does_not_divide_it_is_refused():
-    with pytest.raises(InputError, match="48 does not divide recipe.batch_size, 128"):
+    with pytest.raises(InputError, match=r"48 does not divide recipe\.batch_size, 128"):
         make_recipe({"name": "small-images", "micro_batch": 48})

@@ -19,8 +19,9 @@ from coatnet_search.checkpoint import CheckpointMismatch
 from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.errors import InputError
+from coatnet_search.prepare import parameter_groups
 from coatnet_search.recipe import Recipe, make_recipe
-from coatnet_search.train import TrainingFailed, _groups, train
+from coatnet_search.train import TrainingFailed, train
 
 BUDGET = Budget(epochs=3, num_images=320)
 EVERYTHING = {
@@ -299,7 +300,7 @@ def test_stochastic_depth_is_set_on_the_model_and_refused_where_there_is_none(da
 def test_weight_decay_spares_norms_biases_bias_tables_and_what_the_model_names():
     model = Net()
 
-    groups = _groups(model, 0.05)
+    groups = parameter_groups(model, 0.05)
 
     decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}

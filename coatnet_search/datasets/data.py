@@ -17,11 +17,19 @@ from coatnet_search.datasets.regimes import nested_order
 from coatnet_search.errors import InputError
 
 Batch = tuple[Tensor, Tensor]  # float (B, C, S, S) normalised, channels last; int64 (B,)
+Part = tuple[int, int]  # (which, of how many): the images of a batch that one of several workers takes
+ALL: Part = (0, 1)
 TRAIN_SAMPLE = 2048  # at most so many training images are looked at again, without augmentation, after an epoch
 
 
 class Images(Protocol):
     """Where the pixels are: ``InMemory`` or ``Streamed``. Batches are float in 0..255, on the device."""
+
+    @property
+    def streamed(self) -> bool: ...  # whether images are decoded while the device trains
+
+    def sides(self, side: int) -> tuple[int, int]:
+        """(stored, shown) in pixels: images are resized to the first and cut to the second, then seen at ``side``."""
 
     def train(
         self,
@@ -31,9 +39,12 @@ class Images(Protocol):
         recipe: Augmentation,
         seeds: tuple[int, int],
         device: torch.device,
+        part: Part = ALL,
     ) -> Iterator[Tensor]: ...
 
-    def plain(self, numbers: Tensor, batch_size: int, side: int, device: torch.device) -> Iterator[Tensor]: ...
+    def plain(
+        self, numbers: Tensor, batch_size: int, side: int, device: torch.device, whole: bool = False
+    ) -> Iterator[Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,29 +116,50 @@ class Data:
         device: torch.device,
         regime: Tensor,
         image_size: int | None = None,
+        part: Part = ALL,
     ) -> Iterator[Batch]:
         """One epoch of augmented batches over the images of ``regime``, shuffled and changed by (seed, epoch) alone.
 
-        Every batch has ``batch_size`` images, or all of them where there are fewer.
+        Every batch has ``batch_size`` images, or all of them where there are fewer. Of each, ``part`` gives one of
+        several workers its share: the same images, changed in the same way, whoever takes them. Raises InputError where
+        a batch does not divide among them.
         """
         count = min(len(regime), batch_size * self.num_steps(batch_size, len(regime)))
         order = torch.randperm(len(regime), generator=generator(seed, epoch, 0))
         numbers = regime[order[:count]]
         side = image_size or self.image_size
-        images = self.images.train(numbers, batch_size, side, recipe, (seed, epoch), device)
-        return self._batches(images, numbers, batch_size, device)
+        size = min(count, batch_size)
+        if size % part[1]:
+            raise InputError(f"a batch of {size} images does not divide among {part[1]} workers")
+        images = self.images.train(numbers, size, side, recipe, (seed, epoch), device, part)
+        return self._batches(images, numbers[share(count, size, part)], size // part[1], device)
 
     def plain_batches(
-        self, numbers: Tensor, *, batch_size: int, device: torch.device, image_size: int | None = None
+        self,
+        numbers: Tensor,
+        *,
+        batch_size: int,
+        device: torch.device,
+        image_size: int | None = None,
+        whole: bool = False,
     ) -> Iterator[Batch]:
-        """The images of ``numbers`` in this order, as they are; the last batch may be smaller."""
-        images = self.images.plain(numbers, batch_size, image_size or self.image_size, device)
+        """The images of ``numbers`` in this order, as they are; the last batch may be smaller. ``whole``: all of an
+        image that was stored a little larger than it is shown, not its centre."""
+        images = self.images.plain(numbers, batch_size, image_size or self.image_size, device, whole)
         return self._batches(images, numbers, batch_size, device)
 
-    def val_batches(self, *, batch_size: int, device: torch.device, image_size: int | None = None) -> Iterator[Batch]:
-        """The whole val part, without augmentation."""
-        numbers = torch.from_numpy(self.val_numbers)
-        return self.plain_batches(numbers, batch_size=batch_size, device=device, image_size=image_size)
+    def val_batches(
+        self,
+        *,
+        batch_size: int,
+        device: torch.device,
+        image_size: int | None = None,
+        whole: bool = False,
+        part: Part = ALL,
+    ) -> Iterator[Batch]:
+        """The whole val part, or one worker's share of it, without augmentation."""
+        numbers = torch.from_numpy(self.val_numbers)[part[0] :: part[1]]
+        return self.plain_batches(numbers, batch_size=batch_size, device=device, image_size=image_size, whole=whole)
 
     def _batches(
         self, images: Iterator[Tensor], numbers: Tensor, batch_size: int, device: torch.device
@@ -139,3 +171,12 @@ class Data:
             begin = place * batch_size
             normalised = torch.addcmul(offset, batch.contiguous(memory_format=torch.channels_last), scale)
             yield normalised, labels[begin : begin + batch_size]
+
+
+def share(count: int, batch_size: int, part: Part) -> Tensor:
+    """The places, among ``count`` in batches of ``batch_size``, of one worker's share of every batch."""
+    places = torch.arange(count)
+    if part == ALL:
+        return places
+    own = batch_size // part[1]
+    return places[places % batch_size // own == part[0]]

@@ -17,6 +17,7 @@ from coatnet_search.datasets.augmentation import (
     generator,
 )
 from coatnet_search.datasets.cache import cached
+from coatnet_search.datasets.data import ALL, Part
 from coatnet_search.datasets.decode import open_image, square, to_array
 from coatnet_search.datasets.index import Index, parallel
 from coatnet_search.datasets.randaugment import RandAugment
@@ -86,6 +87,13 @@ class InMemory:
         self.pixels, self.shown = torch.from_numpy(pixels), shown
         self._there: dict[torch.device, Tensor] = {torch.device("cpu"): self.pixels}
 
+    @property
+    def streamed(self) -> bool:
+        return False
+
+    def sides(self, side: int) -> tuple[int, int]:
+        return int(self.pixels.shape[-1]), self.shown
+
     def on(self, device: torch.device) -> Tensor:
         """(N, C, F, F) uint8 on ``device``, copied there once."""
         if device not in self._there:
@@ -100,21 +108,27 @@ class InMemory:
         recipe: Augmentation,
         seeds: tuple[int, int],
         device: torch.device,
+        part: Part = ALL,
     ) -> Iterator[Tensor]:
-        """Augmented float batches (B, C, side, side) in 0..255, in the given order; each has ``batch_size`` images."""
+        """Augmented float batches (B, C, side, side) in 0..255, in the given order; each has ``batch_size`` images, or
+        one worker's ``part`` of them."""
         pixels, numbers = self.on(device), numbers.to(device)
         random = generator(*seeds, 1)
         choices = draw_choices(recipe, len(numbers), device, random)
         layers = recipe.randaugment_layers
         change = RandAugment(layers, recipe.randaugment_magnitude, len(numbers), random) if layers else None
-        for begin in range(0, len(numbers), batch_size):
-            end = begin + batch_size
+        own = batch_size // part[1]
+        for begin in range(part[0] * own, len(numbers), batch_size):
+            end = begin + own
             images = pixels.index_select(0, numbers[begin:end])
             images = augment(images, choices.part(begin, end), self.shown, side)
             yield change(images, begin, end) if change else images
 
-    def plain(self, numbers: Tensor, batch_size: int, side: int, device: torch.device) -> Iterator[Tensor]:
+    def plain(
+        self, numbers: Tensor, batch_size: int, side: int, device: torch.device, whole: bool = False
+    ) -> Iterator[Tensor]:
         """Float batches (B, C, side, side) in 0..255 without augmentation."""
         pixels, numbers = self.on(device), numbers.to(device)
+        shown = int(pixels.shape[-1]) if whole else self.shown
         for begin in range(0, len(numbers), batch_size):
-            yield centre(pixels.index_select(0, numbers[begin : begin + batch_size]), self.shown, side)
+            yield centre(pixels.index_select(0, numbers[begin : begin + batch_size]), shown, side)

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN, Augmentation, generator
+from coatnet_search.datasets.data import ALL, Part, share
 from coatnet_search.datasets.decode import open_image, square, to_array
 from coatnet_search.datasets.source import Encoded
 
@@ -26,6 +27,7 @@ class _Images(Dataset[Tensor]):
     side: int
     change: Any = None  # a torchvision transform of PIL images
     seeds: tuple[int, int] = (0, 0)
+    whole: bool = False  # without a transform: all of the image instead of its centre
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -34,7 +36,7 @@ class _Images(Dataset[Tensor]):
         number = int(self.numbers[place])
         image = open_image(self.images.read(number), self.channels)
         if self.change is None:
-            shown = square(image, round(self.side * STORED_OVER_SHOWN))
+            shown = square(image, self.side if self.whole else round(self.side * STORED_OVER_SHOWN))
             margin = (shown.width - self.side) // 2
             image = shown.crop((margin, margin, margin + self.side, margin + self.side))
         else:
@@ -65,6 +67,13 @@ class Streamed:
     def __init__(self, images: Encoded, numbers: NDArray[np.int64], channels: int, workers: int) -> None:
         self.images, self.numbers, self.channels, self.workers = images, numbers, channels, workers
 
+    @property
+    def streamed(self) -> bool:
+        return True
+
+    def sides(self, side: int) -> tuple[int, int]:
+        return round(side * STORED_OVER_SHOWN), side
+
     def train(
         self,
         numbers: Tensor,
@@ -73,13 +82,16 @@ class Streamed:
         recipe: Augmentation,
         seeds: tuple[int, int],
         device: torch.device,
+        part: Part = ALL,
     ) -> Iterator[Tensor]:
-        chosen = self.numbers[numbers.numpy()]
+        chosen = self.numbers[numbers[share(len(numbers), batch_size, part)].numpy()]
         items = _Images(self.images, chosen, self.channels, side, transform(recipe, side), seeds)
-        return self._batches(items, batch_size, device)
+        return self._batches(items, batch_size // part[1], device)
 
-    def plain(self, numbers: Tensor, batch_size: int, side: int, device: torch.device) -> Iterator[Tensor]:
-        items = _Images(self.images, self.numbers[numbers.numpy()], self.channels, side)
+    def plain(
+        self, numbers: Tensor, batch_size: int, side: int, device: torch.device, whole: bool = False
+    ) -> Iterator[Tensor]:
+        items = _Images(self.images, self.numbers[numbers.numpy()], self.channels, side, whole=whole)
         return self._batches(items, batch_size, device)
 
     def _batches(self, items: _Images, batch_size: int, device: torch.device) -> Iterator[Tensor]:
