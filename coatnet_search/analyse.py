@@ -1,7 +1,7 @@
 """Record -> tables: the front, hypervolume over trials, layouts side by side, and whether the data separates them.
 
-Every answer uses trials that are done and had one and the same budget: the fullest in the record (most epochs, then
-most images, then the largest images). Seeds and draws may differ. What was left out is counted in ``attrs``.
+Every answer uses trials that are done and had one and the same budget: the fullest in the record (most images, then
+most epochs, then the largest images). Seeds and draws may differ. What was left out is counted in ``attrs``.
 """
 
 import math
@@ -91,11 +91,12 @@ def _check(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> None:
 
 def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     """Which rows had the fullest budget; ``num_images`` and ``image_size`` that are missing mean all of it."""
-    fills = {"epochs": -1.0, "num_images": math.inf, "image_size": math.inf}
+    fills = {"num_images": math.inf, "epochs": -1.0, "image_size": math.inf}
     columns = {name: numbers(done, name) for name in fills}
     filled = [np.where(np.isnan(column), fills[name], column) for name, column in columns.items()]
-    keys = list(zip(*filled, strict=True))
-    best = max(keys, default=None)
+    usual = [not (isinstance(value, Mapping) and value.get("doubled")) for value in done["attributes"]]
+    keys = [key if one else None for key, one in zip(zip(*filled, strict=True), usual, strict=True)]
+    best = max((key for key in keys if key), default=())
     return np.array([key == best for key in keys], dtype=bool)
 
 

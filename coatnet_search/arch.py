@@ -331,3 +331,9 @@ class Trial:
     failure: Failure | None = None
     device: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What people call its network: the layout, or the name of a network that is not ours."""
+        given = self.attributes.get("peer") or self.attributes.get("layout")
+        return str(given or (self.arch.layout if self.arch else "?"))

@@ -6,7 +6,7 @@ in the exported JSON Schema. In a space, a scalar is a constant and a list is a 
 
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -38,6 +38,9 @@ __all__ = [
     "ConditionsSpec",
     "DataSpec",
     "Document",
+    "EqualCost",
+    "PeerSpec",
+    "RegimesSpec",
     "Resources",
     "SearchSpec",
     "SpaceFile",
@@ -51,6 +54,7 @@ __all__ = [
 
 T = TypeVar("T")
 _NAME, _INLINE = "<name>", "<inline>"  # marks of the two forms of ``space``; no key of a file has brackets
+LISTED, SETTLE = "listed", "settle"  # orders of a scaling study's runs: as written down; most useful first
 _FORM = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
@@ -63,6 +67,7 @@ Count = Annotated[int, Strict(), Field(ge=1), BeforeValidator(_whole)]
 CountOrZero = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_whole)]
 Number = Annotated[float, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
+Positive = Annotated[float, Strict(), Field(gt=0)]
 Switch = Annotated[bool, Strict()]
 Share = Annotated[float, Strict(), Field(ge=0), AfterValidator(checks.share)]
 BatchSize = Annotated[
@@ -154,9 +159,9 @@ class SearchSpec:
     """How the next candidates are chosen, and how many of them."""
 
     strategy: Text = "predictor"
-    """A name of the strategies' menu: random, grid, tpe, nsga2."""
-    trials: Count
-    """How many candidates are tried."""
+    """A name of the strategies' menu (random, grid, tpe, nsga2, ...); of a scaling study: listed, settle."""
+    trials: Count | None = None
+    """How many candidates are tried; of a scaling study at most so many of its runs, null: all of them."""
     seed: CountOrZero = 0
     """Seed of the search; trial n draws from (seed, n)."""
     options: Mapping[str, Constant] = field(default_factory=dict)
@@ -187,6 +192,62 @@ class ChooseSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class PeerSpec:
+    """A network of timm that stands beside the candidates: same data, same budget, same device."""
+
+    timm: Text
+    """Its name in timm, such as resnet18 or efficientnet_b0."""
+    evaluate: Literal["trained", "fine-tuned", "measured"] = "trained"
+    """trained: from scratch; fine-tuned: from its weights; measured: costs and speed alone."""
+    weights: Text | None = None
+    """Safetensors file to fine-tune from; null: the weights in this machine's hub cache. Nothing is downloaded."""
+    image_size: Count | None = None
+    """Side of its input in pixels; null: that of the space. Images are resized."""
+    recipe: Recipe = field(default_factory=dict)
+    """What replaces values of the study's recipe for this network alone, such as lr; never epochs."""
+
+    def __post_init__(self) -> None:
+        if self.weights and self.evaluate != "fine-tuned":
+            raise Misplaced("weights are for fine-tuning; write evaluate: fine-tuned, or remove them", ("weights",))
+        for key in ("name", "epochs"):
+            if key in self.recipe:
+                raise Misplaced(f"a peer has the study's {key}; remove it", ("recipe", key))
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class EqualCost:
+    """What the layouts of a scaling study cost, so that they compare."""
+
+    macs: Positive
+    """Multiply-adds of one image; at size 1."""
+    params: Positive | None = None
+    """Parameters at size 1; null: whatever the multiply-adds give."""
+    tolerance: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    """How far multiply-adds may be off, as a share."""
+    params_tolerance: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    """How far parameters may be off, as a share."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class RegimesSpec:
+    """Amounts of training data: nested, stratified subsets of the data set, the same for every network."""
+
+    num_images: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    """Images of each regime: whole numbers from 2 are counts, values up to 1 are shares of the training images."""
+    draws: Count = 1
+    """Different subsets of each size."""
+    seeds: Count = 1
+    """Trainings of each network on each subset; seeds follow search.seed."""
+    min_steps: CountOrZero = 0
+    """Least length of a training in steps: small regimes get more epochs."""
+    doubled: Switch = False
+    """true: one more training of each layout and regime with twice the epochs, which shows where runs are too short."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
     """The mirror of a study's record in MLflow."""
 
@@ -196,6 +257,11 @@ class TrackingSpec:
     """Name of the MLflow experiment; null: the study's name."""
     enabled: Switch = True
     """false: no mirror."""
+
+
+def _peer(value: object) -> object:
+    """``resnet18`` is ``{timm: resnet18}``."""
+    return {"timm": value} if isinstance(value, str) else value
 
 
 def _form_of_space(value: object) -> str:
@@ -225,8 +291,22 @@ class StudyFile:
     """start: before a trial is trained; end: all finished ones after the search, for the report and the choice."""
     conditions: ConditionsSpec = field(default_factory=ConditionsSpec)
     """Under which conditions it is measured."""
-    search: SearchSpec
-    """How candidates are chosen."""
+    search: SearchSpec = field(default_factory=lambda: SearchSpec(strategy=LISTED))
+    """How candidates are chosen; a scaling study needs none."""
+    peers: tuple[Annotated[PeerSpec, BeforeValidator(_peer)], ...] = ()
+    """Networks of timm that are trained, fine-tuned or measured beside the candidates; a name alone is trained."""
+    equal_cost: EqualCost | None = None
+    """Makes the study a scaling study: no search, but each layout at this cost, on each regime."""
+    layouts: tuple[Text, ...] = ()
+    """Layouts of a scaling study, such as C-C-T-T; none: all of the space's."""
+    sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (1.0,)
+    """A ladder of sizes: multiples of equal_cost."""
+    instances: Count = 1
+    """Different networks of each layout and size; layouts are compared over them."""
+    regimes: RegimesSpec = field(default_factory=RegimesSpec)
+    """Amounts of training data."""
+    match: Literal["epochs", "steps"] = "epochs"
+    """What regimes have in common: epochs (small ones take less time), or steps (every run sees as many images)."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     """Bounds on metrics: a number bounds costs from above, maximised metrics from below; a pair is [low, high]."""
     resources: Resources = field(default_factory=Resources)
@@ -239,6 +319,26 @@ class StudyFile:
     def __post_init__(self) -> None:
         if self.evaluate == "trained" and not isinstance(self.recipe.get("name"), str):
             raise Misplaced("expected the name of a recipe, such as small-images", ("recipe", "name"))
+        if self.equal_cost is None:
+            self._check_search()
+        else:
+            self._check_scaling()
+
+    def _check_search(self) -> None:
+        if self.search.trials is None:
+            raise Misplaced("this key is missing; add it (How many candidates are tried)", ("search", "trials"))
+        for name, default in (("layouts", ()), ("sizes", (1.0,)), ("instances", 1), ("regimes", RegimesSpec())):
+            if getattr(self, name) != default:
+                raise Misplaced("this is for scaling studies; add equal_cost: {macs: ...}, or remove it", (name,))
+
+    def _check_scaling(self) -> None:
+        if self.search.strategy not in (LISTED, SETTLE):
+            raise Misplaced(f"a scaling study runs what it lists: expected {LISTED} or {SETTLE}, got "
+                            f"{self.search.strategy!r}", ("search", "strategy"))  # fmt: skip
+        if self.evaluate != "trained":
+            raise Misplaced("a scaling study trains its networks; write evaluate: trained", ("evaluate",))
+        if self.data.num_images is not None:
+            raise Misplaced("a scaling study has regimes instead; remove it", ("data", "num_images"))
 
 
 _FILES: dict[str, type] = {"study": StudyFile, "space": SpaceFile}
@@ -321,10 +421,18 @@ def _message(cls: type, at: KeyPath, fault: Any) -> str:
     return wrong(_EXPECTED[kind].format(**context), fault["input"])
 
 
+def _dataclasses(hint: Any) -> Iterator[type]:
+    """The dataclasses that a type hint mentions, at any depth."""
+    if is_dataclass(hint):
+        yield typing.cast(type, hint)
+    for inner in typing.get_args(hint):
+        yield from _dataclasses(inner)
+
+
 def _keys(cls: type, at: KeyPath) -> dict[str, str]:
     """The keys that a dataclass within ``cls`` knows, with their documentation's first line."""
     for part in at:
-        hint = typing.get_type_hints(cls)[str(part)]
-        cls = next(found for found in (hint, *typing.get_args(hint)) if is_dataclass(found))  # type: ignore[assignment]
+        if isinstance(part, str):  # a number is a place in a list: its items' class is the one that was found
+            cls = next(_dataclasses(typing.get_type_hints(cls, include_extras=False)[part]))
     properties = _adapter(cls).json_schema()["properties"]
     return {key: value.get("description", "") for key, value in properties.items()}

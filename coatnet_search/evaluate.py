@@ -28,6 +28,7 @@ from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.measurements.conditions import Conditions, check_compiler
 from coatnet_search.measurements.repetition import measure_calmly
+from coatnet_search.recipe import Recipe
 from coatnet_search.study import Study
 from coatnet_search.train import TrainingFailed, train
 
@@ -45,6 +46,7 @@ class Task:
     key: str
     arch: Arch
     budget: Budget
+    peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,7 @@ class Evaluator:
         self._lock = DeviceLock(device_id(self.device))
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
+        self._peers = study.peers()
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -113,19 +116,23 @@ class Evaluator:
         failure: Failure | None = None
         state: State = "done"
         try:
-            final.update(cost(task.arch).as_metrics())
+            final.update(self._costs(task))
             if self.study.file.measure_when == "start":
                 measured, attributes = self.measure(task)
                 final.update(measured)
-                if reasons := self.study.refusals(measured):  # before it costs anything more
+                if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs anything more
                     raise _Refused(reasons[0])
             for epoch in self._epochs(task):
                 epochs.append(epoch)
                 yield Report(metrics=epoch)
             final = {**final, **self._last(epochs, task), **measured}
-            if reasons := self.study.refusals(final):
+            reasons = self.study.refusals(final)
+            if reasons and task.peer:  # it was never a candidate: it is shown, and not chosen
+                attributes["outside_limits"] = reasons
+            elif reasons:
                 state, failure = "refused", Failure(kind="limit", message=reasons[0])
-            self._check_objectives(final)
+            if task.budget.epochs or not task.peer:
+                self._check_objectives(final)
         except _Refused as refused:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
         except (Exception, SystemExit) as error:  # a trial's fault ends the trial, never the search
@@ -135,18 +142,34 @@ class Evaluator:
                      timings=timings, attributes=attributes)  # fmt: skip
 
     def _epochs(self, task: Task) -> Iterator[dict[str, float]]:
+        if task.peer and not task.budget.epochs:
+            return
         if self._trainer:
             data = self.data(task.arch.image_size)
             for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
                 yield checked({"epoch": number, **epoch})
         elif self.study.file.evaluate == "trained":
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
-            for epoch in train(self._build(task), data, self.study.recipe, task.budget, self.device,
+            for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
                                checkpoint=folder, step_guard=self._step):  # fmt: skip
                 yield checked(epoch)
 
+    def _costs(self, task: Task) -> dict[str, float]:
+        return self._peers[task.peer].count._asdict() if task.peer else cost(task.arch).as_metrics()
+
+    def _recipe(self, task: Task) -> Recipe:
+        """How it is trained; stochastic depth of a peer is built into it."""
+        if not task.peer:
+            return self.study.recipe
+        return dataclasses.replace(self.study.peer_recipe(self._peers[task.peer]), drop_path=0.0)
+
     def _build(self, task: Task) -> nn.Module:
         recipe = self.study.recipe
+        if task.peer:
+            peer = self._peers[task.peer]
+            with torch.random.fork_rng(devices=[]):  # the seed decides the weights, and nothing else changes
+                torch.manual_seed(task.budget.seed)
+                return peer.build(drop_path=self.study.peer_recipe(peer).drop_path).to(self.device)
         model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init)
         return model.to(self.device)
 
@@ -176,7 +199,7 @@ class Evaluator:
 
     def _last(self, epochs: list[dict[str, float]], task: Task) -> dict[str, float]:
         """The final metrics of a trained network are its last epoch's: nothing is picked by looking at val."""
-        if self.study.file.evaluate != "trained" and not self._trainer:
+        if (self.study.file.evaluate != "trained" and not self._trainer) or (task.peer and not task.budget.epochs):
             return {}
         if not epochs:
             raise Fault("no_result", "the trainer ended without a single report")
@@ -263,12 +286,13 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "key": task.key,
         "arch": task.arch.to_dict(),
         "budget": dataclasses.asdict(task.budget),
+        "peer": task.peer,
     }
 
 
 def task_from_dict(value: Mapping[str, Any]) -> Task:
     return Task(number=value["number"], key=value["key"], arch=Arch.from_dict(value["arch"]),
-                budget=Budget(**value["budget"]))  # fmt: skip
+                budget=Budget(**value["budget"]), peer=value.get("peer"))  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -52,10 +52,14 @@ class Progress:
             self._console.print(f"warning: {line}", highlight=False, soft_wrap=True)
 
     def _line(self, trial: Trial) -> str:
-        layout = trial.arch.layout if trial.arch else "?"
         if trial.failure:
-            return f"#{trial.number} {layout} {trial.state}: {trial.failure}"
-        return f"#{trial.number} {layout}  " + "  ".join(self._numbers(trial))
+            return f"#{trial.number} {self._name(trial)} {trial.state}: {trial.failure}"
+        return f"#{trial.number} {self._name(trial)}  " + "  ".join(self._numbers(trial))
+
+    def _name(self, trial: Trial) -> str:
+        """What is trained, and on how many images where that differs between trials."""
+        count = trial.budget.num_images if trial.budget and self._session.study.file.equal_cost else None
+        return f"{trial.label} on {count:,} images" if count else trial.label
 
     def _numbers(self, trial: Trial) -> list[str]:
         names = dict.fromkeys([*self._session.study.file.objectives, "val_top1", "throughput_images_per_s"])
@@ -92,7 +96,8 @@ class Progress:
         if "val_top1" in last:
             last["error"] = 1 - last["val_top1"]
         known = {**last, **trial.metrics}
-        epoch = f"{int(last.get('epoch', 0))}/{self._session.study.budget.epochs}"
+        budget = trial.budget or self._session.study.budget
+        epoch = f"{int(last.get('epoch', 0))}/{budget.epochs}"
         names = [*self._session.study.file.objectives, "val_top1"]
         numbers = [show(name, known.get(name)) for name in names]
-        return [str(trial.number), trial.arch.layout if trial.arch else "?", trial.state, epoch, *numbers]
+        return [str(trial.number), self._name(trial), trial.state, epoch, *numbers]

@@ -36,6 +36,7 @@ class Outcome:
     complete: bool
     finished: int
     failed: int
+    wanted: int
     note: str | None = None
 
 
@@ -74,7 +75,8 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
                 _tell_front(checked, folder)
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
-    return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed, note=note)
+    return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed,
+                   wanted=session.wanted, note=note)  # fmt: skip
 
 
 def _drive(

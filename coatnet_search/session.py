@@ -5,6 +5,7 @@ generator of trial n is seeded by (study seed, n), so a resumed search goes on a
 """
 
 import dataclasses
+import itertools
 import os
 import platform
 import shutil
@@ -15,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from coatnet_search.arch import TERMINAL, Candidate, Trial
-from coatnet_search.errors import SetupError
+from coatnet_search.arch import TERMINAL, Trial
+from coatnet_search.cells import Cell, planned
+from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
@@ -34,15 +36,29 @@ class Session:
         self.trials = {trial.number: trial for trial in trials if trial.number is not None}
         self.stopping = False
         self.exhausted = False
-        self._problem = study.problem()
-        self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in TERMINAL)
+        self._planned = {cell.key(study): cell for cell in planned(study)}
+        known = {trial.key for trial in self.trials.values()}
+        self._open = deque(key for key in self._planned if key not in known)
+        self._searches = study.file.equal_cost is None
+        if self._searches:
+            self._problem = study.problem()
+            self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
         record.append({"event": "session", "code_version": code_version(), "study": study.name,
                        "host": platform.node(), "pid": os.getpid()})  # fmt: skip
 
     @property
     def wanted(self) -> int:
-        return self.study.file.search.trials
+        """How many trials the study is: those that it plans by itself, and those of its search."""
+        asked = self.study.file.search.trials
+        if self._searches:
+            return len(self._planned) + (asked or 0)
+        return len(self._planned) if asked is None else min(asked, len(self._planned))
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """The trials that the search proposed, in order of number."""
+        return [self.trials[number] for number in sorted(self.trials) if self.trials[number].key not in self._planned]
 
     @property
     def finished(self) -> list[Trial]:
@@ -59,41 +75,54 @@ class Session:
         return len(self.finished) >= self.wanted or (self.exhausted and len(self.finished) == len(self.trials))
 
     def next(self) -> Task | None:
-        """The next trial to run: an interrupted one first, then what the strategy proposes."""
+        """The next trial to run: an interrupted one, what the study plans, what its strategy proposes; None: none."""
         if self.stopping:
             return None
         if self._waiting:
             return self._task(self._waiting.popleft())
-        number = next((n for n in range(self.wanted) if n not in self.trials), None)
-        if number is None or self.exhausted:
+        if len(self.trials) >= self.wanted or self.exhausted:
             return None
-        rng = np.random.default_rng([self.study.file.search.seed, number])
-        history = [self.trials[n] for n in sorted(self.trials)]
-        proposed = self._strategy.suggest(self._problem, history, rng, 1)
+        if self._open:
+            return self._start(self._planned[self._open.popleft()], "planned")
+        return self._propose() if self._searches else None
+
+    def _propose(self) -> Task | None:
+        rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
+        proposed = self._strategy.suggest(self._problem, self.candidates, rng, 1)
         if not proposed:
             self.exhausted = True
             return None
-        return self._start(number, proposed[0], proposed[0].attributes)
+        arch = self.study.space.decode(proposed[0])
+        cell = Cell(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=proposed[0].attributes)
+        return self._start(cell, self.study.file.search.strategy)
 
-    def _start(self, number: int, candidate: Candidate, attributes: dict[str, Any]) -> Task:
-        arch = self.study.space.decode(candidate)
+    def _start(self, cell: Cell, origin: str) -> Task:
+        number = self._free_number()
+        arch = None if cell.peer else cell.arch
         trial = Trial(
-            dict(candidate), self.study.space.exact(candidate), "running", number=number, key=self.study.key(arch),
-            arch=arch, budget=self.study.budget, attributes=attributes,
+            dict(cell.candidate), cell.metrics(self.study), "running", number=number, key=cell.key(self.study),
+            arch=arch, budget=cell.budget, attributes=dict(cell.attributes),
         )  # fmt: skip
         self.trials[number] = trial
         self._record.append({
             "event": "started", "number": number, "key": trial.key, "candidate": trial.candidate,
-            "arch": arch.to_dict(), "arch_id": arch.id, "layout": arch.layout,
-            "budget": dataclasses.asdict(self.study.budget), "metrics": trial.metrics, "attributes": attributes,
-            "origin": self.study.file.search.strategy,
+            "arch": arch.to_dict() if arch else None, "arch_id": arch.id if arch else None, "layout": cell.layout,
+            "budget": dataclasses.asdict(cell.budget), "metrics": trial.metrics, "attributes": trial.attributes,
+            "origin": origin,
         })  # fmt: skip
         return self._task(trial)
 
+    def _free_number(self) -> int:
+        return next(number for number in itertools.count() if number not in self.trials)
+
     def _task(self, trial: Trial) -> Task:
-        arch = trial.arch or self.study.space.decode(trial.candidate)
+        peer = trial.attributes.get("peer")
+        if peer and trial.key not in self._planned:
+            raise InputError(f"trial {trial.number} is of {peer}, which the study no longer names; name it again")
+        arch = self._planned[str(trial.key)].arch if peer else trial.arch or self.study.space.decode(trial.candidate)
         assert trial.number is not None
-        return Task(number=trial.number, key=trial.key or self.study.key(arch), arch=arch, budget=self.study.budget)
+        return Task(number=trial.number, key=trial.key or self.study.key(arch), arch=arch,
+                    budget=trial.budget or self.study.budget, peer=peer)  # fmt: skip
 
     def take(self, task: Task, report: Report) -> None:
         """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""

@@ -21,6 +21,7 @@ from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
+from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
 from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.space import COST_METRICS, Space, load_space
@@ -30,7 +31,7 @@ TRAINED_METRICS = ("val_top1", "val_top5", "val_loss", "error", "train_loss", "t
 RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
 FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "measure_when",
-         "conditions", "limits", "data_digest")  # fmt: skip
+         "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
 FREE_IN_DATA = ("path", "download", "workers")
 
 
@@ -74,14 +75,38 @@ class Study:
         senses = {name: sense_of(name, self.file.objectives) for name in self.file.limits}
         return limit_problems(self.file.limits, metrics, senses)
 
-    def key(self, arch: Arch) -> str:
+    def key(self, arch: Arch, budget: Budget | None = None) -> str:
         """The same work has the same key: network, weights, budget, data, recipe, evaluator."""
+        return self._key(arch.id, "scratch", budget or self.budget, self.recipe, self.evaluator or self.file.evaluate)
+
+    def _key(self, network: str, weights: str, budget: Budget, recipe: Recipe, evaluator: str) -> str:
         return digest({
-            "arch": arch.id, "weights": "scratch", "budget": dataclasses.asdict(self.budget),
+            "arch": network, "weights": weights, "budget": dataclasses.asdict(budget),
             "data": self.summary.digest if self.summary else None,
-            "recipe": dataclasses.asdict(self.recipe), "evaluator": self.evaluator or self.file.evaluate,
+            "recipe": recipe_values(recipe), "evaluator": evaluator,
             "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
         }, 16)  # fmt: skip
+
+    def peers(self) -> dict[str, Peer]:
+        """The networks of timm beside the candidates, by label, for the study's data. Raises SetupError where weights
+        that one starts from are not on this machine."""
+        space = self.space.file
+        sides = [space.image_size] if isinstance(space.image_size, int) else space.image_size
+        made = [make_peer(spec, max(sides), space.in_channels, space.num_classes) for spec in self.file.peers]
+        return {peer.label: peer for peer in made}
+
+    def peer_recipe(self, peer: Peer) -> Recipe:
+        """The study's recipe with what the peer has otherwise."""
+        return make_recipe({**dataclasses.asdict(self.recipe), **dict(peer.recipe)}) if peer.recipe else self.recipe
+
+    def peer_budget(self, peer: Peer) -> Budget:
+        """That of every trial; 0 epochs where the peer is measured alone."""
+        return dataclasses.replace(self.budget, epochs=0) if peer.evaluate == "measured" else self.budget
+
+    def peer_key(self, peer: Peer, budget: Budget) -> str:
+        """As ``key``, of a peer."""
+        network = f"{TIMM}{peer.name}@{peer.shape.image_size}"
+        return self._key(network, peer.digest, budget, self.peer_recipe(peer), peer.evaluate)
 
     def values(self) -> dict[str, Any]:
         """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
@@ -154,12 +179,9 @@ def _recipe(file: StudyFile, source: Document) -> Recipe:
 def _check_names(study: Study, source: Document) -> None:
     """Every name a study mentions is one that exists, and what it asks for can be measured."""
     file = study.file
-    if file.search.strategy not in strategies.menu():
-        raise source.error(("search", "strategy"), unknown("strategy", file.search.strategy, strategies.menu()))
-    try:
-        make_strategy(file.search.strategy, **file.search.options)
-    except InputError as error:
-        raise source.error(("search", "options"), str(error)) from None
+    if file.equal_cost is None:
+        _check_strategy(file, source)
+    _check_peers(study, source)
     if file.data.name not in DATASETS:
         raise source.error(("data", "name"), unknown("data set", file.data.name, DATASETS))
     for place, name in enumerate(file.measure):
@@ -173,6 +195,32 @@ def _check_names(study: Study, source: Document) -> None:
             if name not in study.metrics:
                 where = (block, "limit", name) if block == "choose" else (block, name)
                 raise source.error(where, _no_metric(name, study))
+
+
+def _check_strategy(file: StudyFile, source: Document) -> None:
+    if file.search.strategy not in strategies.menu():
+        raise source.error(("search", "strategy"), unknown("strategy", file.search.strategy, strategies.menu()))
+    try:
+        make_strategy(file.search.strategy, **file.search.options)
+    except InputError as error:
+        raise source.error(("search", "options"), str(error)) from None
+
+
+def _check_peers(study: Study, source: Document) -> None:
+    labels: list[str] = []
+    for place, spec in enumerate(study.file.peers):
+        try:
+            check_name(spec.timm)
+            make_recipe({**dataclasses.asdict(study.recipe), **spec.recipe})
+        except InputError as error:
+            key = "recipe" if str(error).startswith("recipe.") else "timm"
+            raise source.error(("peers", place, key), str(error)) from None
+        if label(spec) in labels:
+            raise source.error(("peers", place), f"{label(spec)} a second time; remove it")
+        if study.evaluator and spec.evaluate != "measured":
+            raise source.error(("peers", place), "a trainer of your own trains architectures, not networks of timm; "
+                               "write evaluate: measured, or remove the peer")  # fmt: skip
+        labels.append(label(spec))
 
 
 def _check_end(study: Study, source: Document) -> None:

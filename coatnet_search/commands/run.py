@@ -27,7 +27,7 @@ def main(given: argparse.Namespace) -> int:
         screen.note(outcome.note)
     causes = failures(read_record(outcome.run))
     failed = [cause for cause in causes if cause["kind"] != "limit"] if outcome.failed else []
-    _tell(screen, outcome, failed, study.file.search.trials)
+    _tell(screen, outcome, failed)
     if not outcome.complete:
         screen.next(resume, "goes on where it was left")
     else:
@@ -47,12 +47,12 @@ def _how(given: argparse.Namespace) -> list[str]:
     return words if str(given.runs) == "runs" else [*words, "--runs", str(given.runs)]
 
 
-def _tell(screen: Screen, outcome: Outcome, failed: list[dict[str, Any]], wanted: int) -> None:
+def _tell(screen: Screen, outcome: Outcome, failed: list[dict[str, Any]]) -> None:
     text = f"{outcome.run}: {outcome.finished} trials finished"
     if not outcome.complete:
-        text = f"{outcome.run}: {outcome.finished} of {wanted} trials finished, work is left"
-    elif outcome.finished < wanted:
-        text += f"; the space has no more than that, {wanted} were asked for"
+        text = f"{outcome.run}: {outcome.finished} of {outcome.wanted} trials finished, work is left"
+    elif outcome.finished < outcome.wanted:
+        text += f"; the space has no more than that, {outcome.wanted} were asked for"
     screen.say(text + (f", {outcome.failed} of them failed" if outcome.failed else ""))
     if failed:
         screen.table(CAUSES, failed)
