@@ -1,8 +1,9 @@
 """PLUGIN what is learned from: one file and one line in ``DATASETS`` each.
 
 A data set's module defines ``open_source(spec) -> Source``, its training split (see ``source.py``): labels, class
-names, and images as encoded files or as an array. All else is done here for all of them: the val part is carved from
-train, images are checked, hashed and, where they fit, decoded once per machine. The test split is never opened.
+names, and images as encoded files or as an array; and ``open_test(spec, class_names)``, the same of its test split, or
+None. All else is done here for all of them: the val part is carved from train, images are checked, hashed and, where
+they fit, decoded once per machine. Only full training opens the test split (``test_split.py``).
 """
 
 import importlib
@@ -39,6 +40,7 @@ DATASETS = {
 
 SUMMARY_SAMPLE = 256  # images that `summarize` opens where looking at all of them would take long
 FULL_LOOK = 60_000  # up to so many images, `summarize` looks at all of them (once per machine)
+TEST_SEED = 2_106_04803  # of what is held out for a test: no seed of a validation split
 NORM_SAMPLE = 2048  # images that mean and standard deviation are taken from
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of ImageNet's training images, 0..255; streams are normalised by them
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -92,8 +94,18 @@ def _norms(pixels: np.ndarray, train: np.ndarray) -> tuple[tuple[float, ...], tu
     return tuple(mean for mean, _ in norms), tuple(std for _, std in norms)
 
 
-def load_data(spec: "DataSpec", *, image_size: int | None = None) -> Data:
-    """Train and val of a data set. ``image_size``: the side in pixels that networks will see.
+def held_out(name: str, index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """(others, test): positions, where a data set without a test split holds out a share of its images for one."""
+    share = getattr(importlib.import_module(DATASETS[name]), "HELD_OUT", 0.0)
+    if not share:
+        return np.arange(len(index.labels)), np.arange(0)
+    names = [str(number) for number in range(int(index.labels.max()) + 1)]
+    return split(index.hashes, index.labels, val_fraction=share, seed=TEST_SEED, class_names=names)
+
+
+def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = False) -> Data:
+    """Train and val of a data set. ``image_size``: the side in pixels that networks will see. ``full``: without the
+    images that ``held_out`` keeps for the test of full training.
 
     Images whose pixels fit 2 GiB are decoded once per machine and kept whole in memory, later on the device; others are
     decoded by ``data.workers`` processes as they are needed. Without ``image_size`` the images must be equal squares.
@@ -101,26 +113,21 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None) -> Data:
     """
     source = _open(spec)
     index = build_index(source)
+    if full:
+        index = index.only(held_out(spec.name, index)[0])
     train, val = _split(spec, source, index)
-    images: Images
-    if fits(index, image_size):
-        side, shown = stored_side(index, image_size)
-        pixels = decoded(source, index, side)
-        images, (mean, std) = InMemory(pixels, shown), _norms(pixels, train)
+    images = images_of(spec, source, index, image_size)
+    if isinstance(images, InMemory):
+        mean, std = _norms(images.pixels.numpy(), train)
     else:
-        encoded = source.load()
-        if isinstance(encoded, Pixels) or image_size is None:
-            raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
-        images = Streamed(encoded, index.numbers, index.channels, spec.workers)
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if index.channels == 3 else ((118.0,), (58.0,))
-        shown = image_size
     return Data(
         class_names=source.class_names,
         in_channels=index.channels,
         digest=_digest(source, index, train, val),
         note=_note(source, index),
         num_broken=index.num_broken,
-        image_size=image_size or shown,
+        image_size=image_size or images.sides(0)[1],
         seed=spec.seed,
         mean=mean,
         std=std,
@@ -130,6 +137,17 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None) -> Data:
         train_numbers=train,
         val_numbers=val,
     )
+
+
+def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | None) -> Images:
+    """The images in memory where they fit, else decoded as they are needed. Raises InputError where that cannot be."""
+    if fits(index, image_size):
+        side, shown = stored_side(index, image_size)
+        return InMemory(decoded(source, index, side), shown)
+    encoded = source.load()
+    if isinstance(encoded, Pixels) or image_size is None:
+        raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
+    return Streamed(encoded, index.numbers, index.channels, spec.workers)
 
 
 def _note(source: Source, index: Index) -> str | None:

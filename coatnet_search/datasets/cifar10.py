@@ -15,3 +15,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 def open_source(spec: "DataSpec") -> Source:
     return open_published(spec, CIFAR10, CLASSES, 50_000)
+
+
+def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> Source:
+    return open_published(spec, CIFAR10, CLASSES, 10_000, train=False)

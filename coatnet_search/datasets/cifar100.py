@@ -29,3 +29,7 @@ CLASSES = (
 
 def open_source(spec: "DataSpec") -> Source:
     return open_published(spec, CIFAR100, CLASSES, 50_000)
+
+
+def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> Source:
+    return open_published(spec, CIFAR100, CLASSES, 10_000, train=False)

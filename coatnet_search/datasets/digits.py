@@ -9,6 +9,7 @@ from coatnet_search.datasets.source import Pixels, Source
 if TYPE_CHECKING:
     from coatnet_search.config import DataSpec
 
+HELD_OUT = 0.2  # it has no test split of its own: full training holds out this share of all images for one
 NOTE = "digits is a demonstration: 1,797 images of 8x8 pixels cannot tell layouts apart"
 
 
@@ -18,6 +19,10 @@ def _load() -> Pixels:
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     return Pixels(labels=digits.target.astype(np.int64), pixels=pixels)
+
+
+def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> None:
+    """It has none of its own."""
 
 
 def open_source(spec: "DataSpec") -> Source:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.datasets.source import Source, fingerprint, require_path
-from coatnet_search.errors import InputError
+from coatnet_search.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from coatnet_search.config import DataSpec
@@ -58,6 +58,26 @@ def _root(path: Path) -> Path:
         if (path / name).is_dir():
             raise InputError(f"data.path: {path} has {name}/ but no train/; name the training folder train")
     return path
+
+
+def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> Source | None:
+    """The folder ``test`` beside ``train``, else ``val``; None where there is neither. Raises InputError for a class
+    that training does not have."""
+    path = require_path(spec, "a folder with one folder of images a class")
+    root = next((path / name for name in KEPT_CLOSED if (path / "train").is_dir() and (path / name).is_dir()), None)
+    if root is None:
+        return None
+    images = {folder.name: _images(folder) for folder in _folders(root)}
+    for name in images:
+        if name not in class_names:
+            raise InputError(f"{root / name}: {unknown('class of the training images', name, class_names)}")
+    files = [file for found in images.values() for file in found]
+    if not files:
+        raise InputError(f"data.path: no images below {root}; add some or remove the folder")
+    labels = [class_names.index(name) for name, found in images.items() for _ in found]
+    found = Files(root=root, files=files, labels=np.asarray(labels, dtype=np.int64))
+    return Source(fingerprint=f"folder-{fingerprint(root, files)}", class_names=class_names, num_images=len(files),
+                  load=lambda: found, all_classes=False)  # fmt: skip
 
 
 def open_source(spec: "DataSpec") -> Source:

@@ -1,5 +1,6 @@
 """What is known of every image without its pixels: hash, size, fault. Made once per machine, then a file."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable
@@ -45,6 +46,11 @@ class Index:
         """The side of the images where all are equal squares."""
         side = int(self.sizes[0, 0])
         return side if bool((self.sizes == side).all()) else None
+
+    def only(self, positions: NDArray[np.int64]) -> "Index":
+        """The images at these positions alone."""
+        return dataclasses.replace(self, numbers=self.numbers[positions], hashes=self.hashes[positions],
+                                   labels=self.labels[positions], sizes=self.sizes[positions])  # fmt: skip
 
     def content_digest(self) -> str:
         """Hex digest of all images and labels in this order."""
@@ -116,7 +122,7 @@ def _usable(source: Source, saved: dict[str, NDArray[np.generic]]) -> Index:
         raise InputError(f"{len(broken)} of {total} images cannot be used (at most 1 % may be broken): {listed}")
     good = np.setdiff1d(np.arange(total), broken)
     empty = np.flatnonzero(np.bincount(labels[good], minlength=len(source.class_names)) == 0)
-    if len(empty):
+    if len(empty) and source.all_classes:
         raise InputError(f"class {source.class_names[empty[0]]!r} has no usable image: {'; '.join(problems)}")
     return Index(
         numbers=good,

@@ -46,14 +46,28 @@ class Blob:
         return {**self.__dict__, "_map": None}  # a worker maps the file itself instead of receiving a copy
 
 
+TEST_NAMES = ("test", "val")  # beginnings of file names; the first that is there is the test split
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    for folder in (path, path / "data"):
-        files = sorted(folder.glob("train*.parquet"))
-        if files:
-            return files
+    if files := _begin(path, "train"):
+        return files
     raise InputError(f"data.path: no train*.parquet in {path}")
+
+
+def _begin(path: Path, name: str) -> list[Path]:
+    """Parquet files of a split, in the folder or in its folder ``data``."""
+    found = (sorted(folder.glob(f"{name}*.parquet")) for folder in (path, path / "data"))
+    return next((files for files in found if files), [])
+
+
+def _test_files(path: Path) -> list[Path]:
+    if path.is_file() and not path.name.startswith("train"):
+        return []  # the one file of a data set without splits
+    folder = path.parent if path.is_file() else path
+    return next((files for name in TEST_NAMES if (files := _begin(folder, name))), [])
 
 
 def _column(schema: pa.Schema, names: tuple[str, ...], file: Path) -> str:
@@ -126,6 +140,16 @@ def _classes(
     return labels, names
 
 
+def _known_classes(values: NDArray[Any], names: tuple[str, ...], where: str) -> NDArray[np.int64]:
+    """Labels of a test split as places among training's classes. Raises InputError for others."""
+    texts = values.dtype.kind in "OUS"
+    places = {name: place for place, name in enumerate(names)} if texts else dict(enumerate(range(len(names))))
+    wrong = [value for value in np.unique(values.astype(str) if texts else values) if value not in places]
+    if wrong:
+        raise InputError(f"{where}: {wrong[0]!s} is no class of the training images, which have {len(names)}")
+    return np.asarray([places[value] for value in values.tolist()], dtype=np.int64)
+
+
 def _encoded(files: list[Path], column: str) -> Any:
     """Arrays of bytes, a batch of rows at a time, so that a file larger than memory can be read."""
     for file in files:
@@ -158,7 +182,20 @@ def _blob(files: list[Path], column: str, labels: NDArray[np.int64], key: str) -
 def open_source(spec: "DataSpec") -> Source:
     """Raises InputError for missing columns, odd types, label holes and files that aren't parquet."""
     path = require_path(spec, "a parquet file or a folder with train*.parquet")
-    files = _files(path)
+    return _opened(_files(path), None)
+
+
+def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> Source | None:
+    """The files ``test*.parquet`` beside the training's, else ``val*.parquet``; None where there are none.
+
+    Raises as ``open_source``, and for a class that training does not have.
+    """
+    files = _test_files(require_path(spec, "a parquet file or a folder with train*.parquet"))
+    return _opened(files, class_names) if files else None
+
+
+def _opened(files: list[Path], class_names: tuple[str, ...] | None) -> Source:
+    """``class_names``: those of training, where this is the test split."""
     schema = _schema(files[0])
     image, label = _column(schema, IMAGE_COLUMNS, files[0]), _column(schema, LABEL_COLUMNS, files[0])
     _check_image_type(schema.field(image).type, image, files[0])
@@ -167,12 +204,17 @@ def open_source(spec: "DataSpec") -> Source:
         if any(name not in other.names for name in (image, label)):
             raise InputError(f"{file}: no column {image!r} or {label!r}, unlike {files[0].name}")
     values, num_images = _labels(files, label)
-    labels, names = _classes(values, _named_classes(schema, label), f"{files[0]}: column {label!r}")
+    where = f"{files[0]}: column {label!r}"
+    if class_names is None:
+        labels, names = _classes(values, _named_classes(schema, label), where)
+    else:
+        labels, names = _known_classes(values, class_names, where), class_names
     key = f"parquet-{fingerprint(files[0].parent, files)}"
     return Source(
         fingerprint=key,
         class_names=names,
         num_images=num_images,
+        all_classes=class_names is None,
         load=lambda: _blob(files, image, labels, key),
         sample=lambda count: [value.as_py() for value in next(_encoded(files, image))[:count]],
     )

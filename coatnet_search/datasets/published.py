@@ -13,26 +13,28 @@ if TYPE_CHECKING:
     from coatnet_search.config import DataSpec
 
 
-def open_published(spec: "DataSpec", cls: Any, class_names: tuple[str, ...], num_images: int) -> Source:
+def open_published(
+    spec: "DataSpec", cls: Any, class_names: tuple[str, ...], num_images: int, *, train: bool = True
+) -> Source:
     """``cls`` is a CIFAR class of torchvision, which checks the files against published checksums before reading them.
 
     The folder is ``data.path``, else one in the cache. Raises SetupError where the files are missing and
     ``data.download`` was not set, or where the download fails.
     """
     root = Path(spec.path).expanduser() if spec.path else cache_dir() / "downloads"
-    files = [root / cls.base_folder / name for name, _ in cls.train_list]
+    files = [root / cls.base_folder / name for name, _ in (cls.train_list if train else cls.test_list)]
     if not all(file.exists() for file in files):
         _fetch(spec, cls, root)
 
     def load() -> Pixels:
         try:
-            data = cls(root, train=True, download=False)
+            data = cls(root, train=train, download=False)
         except RuntimeError as error:
             raise SetupError(f"{root / cls.base_folder}: {error} Delete it and --set data.download=true") from None
         pixels = np.ascontiguousarray(np.asarray(data.data, dtype=np.uint8).transpose(0, 3, 1, 2))
         return Pixels(labels=np.asarray(data.targets, dtype=np.int64), pixels=pixels)
 
-    found = f"{cls.__name__}-{fingerprint(root, files)}"
+    found = f"{'' if train else 'test-'}{cls.__name__}-{fingerprint(root, files)}"
     return Source(fingerprint=found, class_names=class_names, num_images=num_images, load=load)
 
 

@@ -38,10 +38,11 @@ class Pixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set's training split (the test split stays closed).
+    """A data set's training split, or what ``open_test`` gives: its test split.
 
     ``fingerprint`` is cheap to compute and changes whenever the files do; ``load`` may be slow and is called only when
     something must be read that the cache does not hold; ``sample(count)`` gives the contents of some images quickly.
+    ``all_classes``: whether a class without an image is a mistake (in training it is).
     """
 
     fingerprint: str
@@ -50,6 +51,7 @@ class Source:
     load: Callable[[], Encoded | Pixels]
     sample: Callable[[int], Sequence[bytes]] | None = None
     note: str | None = None
+    all_classes: bool = True
 
 
 def require_path(spec: "DataSpec", what: str) -> Path:
