@@ -1,4 +1,4 @@
-"""An architecture by whatever a person calls it: a name, a layout, a YAML file, a trial of a run."""
+"""An architecture by whatever a person calls it: a name, a layout (at a cost), a YAML file, a trial of a run."""
 
 import dataclasses
 import re
@@ -8,6 +8,7 @@ from coatnet_search.arch import Arch
 from coatnet_search.arch_file import read_arch
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.family import named_arch
+from coatnet_search.family_grid import AT, resized
 from coatnet_search.record import read_trials, record_path
 
 TIMM = "timm:"
@@ -21,7 +22,8 @@ def load_arch(
     in_channels: int | None = None,
     num_classes: int | None = None,
 ) -> Arch:
-    """The architecture of a name (``coatnet-0``), a layout (``C-C-T-T``), a YAML file or ``RUN:ID``.
+    """The architecture of a name (``coatnet-0``), a layout (``C-C-T-T``), a layout at a cost (``C-C-T-T@4.2e9``: the
+    family's closest network at so many multiply-adds), a YAML file or ``RUN:ID``.
 
     A file holds the architecture's mapping, or has it under the key ``arch``, as the files of ``choose`` do. ID is a
     trial's number or an arch id of the run, in full or from its third digit on. What is not given is the file's or the
@@ -35,6 +37,8 @@ def load_arch(
     run, colon, wanted = text.rpartition(":")
     if Path(text).suffix in (".yaml", ".yml"):
         return dataclasses.replace(read_arch(Path(text)), **given)  # type: ignore[arg-type]
+    if AT in text and not colon:
+        return resized(text, **given).arch
     if colon:
         return dataclasses.replace(_from_run(Path(run), wanted), **given)  # type: ignore[arg-type]
     return named_arch(text, **given)

@@ -174,11 +174,19 @@ class Space:
             stages = [self._stage(place, keys, candidate, head_size) for place, keys in enumerate(self._stage_keys)]
         except InputError:
             return fixed
+        return self._spelling(fixed, stages)
+
+    def spelling(self, image_size: int, stem: Stem, stages: Sequence[Stage | None]) -> dict[str, Scalar]:
+        """The canonical candidate of a network of this space, given by a stage (None: left out) for each place."""
+        fixed = {name: values[0] for name, values in self.choices.items()} | self._stems[stem]
+        return self._spelling({**fixed, **({"image_size": image_size} if "image_size" in fixed else {})}, stages)
+
+    def _spelling(self, fixed: dict[str, Scalar], stages: Sequence[Stage | None]) -> dict[str, Scalar]:
         for first in _values(self.file.head_size):
             spelled = self._spelled(stages, first)
             if spelled is not None:
                 return {**fixed, **spelled, **({"head_size": first} if "head_size" in fixed else {})}
-        raise AssertionError(f"no spelling for {dict(candidate)}")
+        raise AssertionError(f"no spelling for {[*stages]}")
 
     @functools.cached_property
     def _stems(self) -> dict[Stem, dict[str, Scalar]]:
@@ -206,7 +214,7 @@ class Space:
 
     def _spelled(self, stages: Sequence[Stage | None], head_size: int | None) -> dict[str, Scalar] | None:
         """The first dimensions of all stages that give the same network with this head size; None: there are none."""
-        if self._ambiguous:
+        if self.ambiguous:
             return self._split(tuple(itertools.chain(*map(_blocks, stages))), 0, head_size)
         found: dict[str, Scalar] = {}
         for place, stage in enumerate(stages):
@@ -219,7 +227,7 @@ class Space:
     # --- neighbouring stages that only go on with the same blocks: depths (2, 1) and (1, 2) are one network --------
 
     @functools.cached_property
-    def _ambiguous(self) -> bool:
+    def ambiguous(self) -> bool:
         """Whether different stages may be one network: where one only goes on with another's blocks, or where one that
         is left out has a twin."""
         tables = [set().union(*(self._spellings(place, size) for size in _values(self.file.head_size)))
@@ -289,20 +297,21 @@ class Space:
     @functools.cached_property
     def survey(self) -> Survey:
         """The size of the space, its layouts and the range of its costs; counts all its blocks on the way."""
-        if self._ambiguous and math.prod(len(values) for values in self.choices.values()) <= LISTED:
+        if self.ambiguous and math.prod(len(values) for values in self.choices.values()) <= LISTED:
             return listed(self.decode(candidate) for candidate in self.enumerate())
         found = self._paths(with_costs=False)
         if not self.limits:
-            return surveyed(found, exact=not self._ambiguous)
+            return surveyed(found, exact=not self.ambiguous)
         if set(self.limits) <= set(COLUMNS) and sum(path.count for path in found) <= COUNTED_EXACTLY:
             inside = [within(path, self.limits) for path in self._paths(with_costs=True)]
-            return surveyed(inside, exact=not self._ambiguous)
+            return surveyed(inside, exact=not self.ambiguous)
         return self._estimated(surveyed(found, exact=False))
 
     def _paths(self, with_costs: bool) -> list[Path]:
-        return paths(self._roots(), self.file.num_classes, self._head.hidden, self.file.convolution_first, with_costs)
+        return paths(self.roots(), self.file.num_classes, self._head.hidden, self.file.convolution_first, with_costs)
 
-    def _roots(self) -> list[Root]:
+    def roots(self) -> list[Root]:
+        """Each image size, stem and head size, with the distinct stages that may stand at each place."""
         sizes, heads = _values(self.file.image_size), _values(self.file.head_size)
         roots = []
         for image_size, stem, head_size in itertools.product(sizes, self._stems, heads):
