@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 
 from coatnet_search.analyse import BUDGET, as_costs, comparable, complete, join_words, metric_names, numbers, ranked
+from coatnet_search.arch import digest
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.quantities import QUANTITIES, Sense, quantity, sense_of, show, show_difference
 
@@ -50,11 +51,13 @@ def choose(
     limits = dict(limit or {})
     rows = comparable(frame, objectives)
     _check(frame, limits, top)
-    feasible = rows[_shortfall(rows, objectives, limits) <= 0]
+    feasible = rows[(_shortfall(rows, objectives, limits) <= 0) & _inside(rows)]
     if feasible.empty:
         raise InputError(_nothing_to_choose(frame, objectives, limits))
     ordered = ranked(feasible, objectives)
-    ordered = ordered[~(ordered["arch_id"].duplicated() & ordered["arch_id"].notna())]
+    repeated = ordered["arch_id"].duplicated() & ordered["arch_id"].notna()
+    repeated |= ordered["layout"].duplicated() & [_peer(row) is not None for row in ordered.to_dict("records")]
+    ordered = ordered[~repeated]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
     order = np.argsort(fronts, kind="stable")[:top]
     names = metric_names(frame)
@@ -109,6 +112,18 @@ def _shortfall(rows: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapp
     return worst
 
 
+def _inside(rows: pd.DataFrame) -> np.ndarray:
+    """False for a peer that breaks limits of the study itself: it is shown beside the candidates, never chosen."""
+    values = complete(rows)["attributes"]
+    return np.array([not (isinstance(one, Mapping) and one.get("outside_limits")) for one in values], dtype=bool)
+
+
+def _peer(row: Mapping[str, Any]) -> str | None:
+    """The label of a network of timm; None for a candidate."""
+    attributes = row.get("attributes")
+    return attributes.get("peer") if isinstance(attributes, Mapping) else None
+
+
 def _limit_words(objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
     signs = {name: "<=" if sense_of(name, objectives) == "min" else ">=" for name in limits}
     return join_words([f"{name} {signs[name]} {show(name, bound)}" for name, bound in limits.items()])
@@ -161,11 +176,11 @@ def _plain(value: float) -> float | int:
 def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None = None) -> list[Path]:
     """Write ``RANK-LAYOUT-ARCHID.yaml`` files and return their paths; files of an earlier choice there are removed.
 
-    Each file is a mapping whose key ``arch`` is an architecture that ``load_arch`` reads; the other keys say where it
-    comes from. Raises InputError, before anything is written, where a record holds no architecture.
+    Each file is a mapping whose key ``arch`` is an architecture that ``load_arch`` reads (of a network of timm there is
+    ``timm`` instead, its name); the other keys say where it comes from. Raises InputError, before anything is written, where a record holds no architecture.
     """
     for choice in choices:
-        if not isinstance(choice.row.get("arch"), Mapping):
+        if not isinstance(choice.row.get("arch"), Mapping) and not _peer(choice.row):
             raise InputError(f"trial {choice.row['number']} has no architecture in the record; choose another trial")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -183,15 +198,17 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
 
 def _file_name(choice: Choice) -> str:
     layout = re.sub(r"[^A-Za-z0-9]+", "-", str(choice.row["layout"])).strip("-")
-    arch_id = re.sub(r"[^0-9a-zA-Z]", "", str(choice.row["arch_id"]))
+    arch_id = re.sub(r"[^0-9a-zA-Z]", "", str(choice.row["arch_id"] or digest(layout)))
     return f"{choice.rank}-{layout}-{arch_id}.yaml"
 
 
 def _document(choice: Choice, study: str | None) -> str:
     row = choice.row
     budget = {name: int(row[name]) for name in BUDGET if _known(row.get(name))}
+    peer = _peer(row)
+    network = {"timm": peer} if peer else {"arch": json.loads(json.dumps(row["arch"]))}  # nothing shared: no anchors
     content = {
-        "arch": json.loads(json.dumps(row["arch"])),  # plain values, none of them shared: no YAML anchors
+        **network,
         "study": study,
         "trial": int(row["number"]),
         "arch_id": row["arch_id"],

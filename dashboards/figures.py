@@ -43,11 +43,13 @@ def front(
     *,
     num_val: int | None = None,
     chosen: Mapping[int, int] | None = None,
+    overlay: bool = False,
     theme: Theme = "light",
 ) -> go.Figure:
     """The study's quality objective against ``x``, with the front of this plane as a line.
 
-    ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``.
+    ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``. ``overlay``:
+    published networks too (ImageNet-1K, see ``published``), as grey crosses.
     """
     y = marks.quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
@@ -63,6 +65,8 @@ def front(
             part = own[own["final"] == final]
             if len(part):
                 figure.add_trace(_points(part, layout, look, final, x, y, entry=final or not own["final"].any()))
+    if overlay and len(others := marks.published_points(x, y)):
+        figure.add_trace(_published(others))
     if not rows["final"].all():
         marker = {"color": LINE, "size": 9, "symbol": "circle-open", "line": {"width": 2}}
         figure.add_scatter(x=[None], y=[None], mode="markers", name="not final", marker=marker, hoverinfo="skip")
@@ -131,10 +135,11 @@ def all_figures(
     *,
     num_val: int | None = None,
     chosen: Mapping[int, int] | None = None,
+    overlay: bool = False,
     theme: Theme = "light",
 ) -> dict[str, go.Figure]:
     """The report's figures by name: ``front-macs``, ``front-throughput_images_per_s``, ``layouts``, ..."""
-    out = {f"front-{x}": front(frame, objectives, x, num_val=num_val, chosen=chosen, theme=theme)
+    out = {f"front-{x}": front(frame, objectives, x, num_val=num_val, chosen=chosen, overlay=overlay, theme=theme)
            for x in marks.axes(frame, objectives)}  # fmt: skip
     out["layouts"] = by_layout(frame, objectives, theme=theme)
     out["hypervolume"] = hypervolume(frame, objectives, theme=theme)
@@ -173,6 +178,12 @@ def _points(
         hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=entry,
         error_x=_bars(part, "x", look), error_y=_bars(part, "y", look),
     )  # fmt: skip
+
+
+def _published(rows: pd.DataFrame) -> go.Scatter:
+    marker = {"color": LINE, "size": 7, "symbol": "x-thin", "line": {"width": 1.5, "color": LINE}}
+    return go.Scatter(x=rows["x"], y=rows["y"], mode="markers", marker=marker, name="published (ImageNet-1K)",
+                      text=rows["name"], hovertemplate="%{text}<br>%{x:.4~s}, %{y:.4~g}<extra></extra>")  # fmt: skip
 
 
 def _bars(part: pd.DataFrame, axis: str, look: marks.Look) -> dict[str, Any] | None:

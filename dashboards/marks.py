@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analyse import Floats, accuracies, comparable, complete, non_dominated, numbers, wilson
+from coatnet_search.published import published
 from coatnet_search.quantities import COSTS, Sense, scale, sense_of
 
 # Okabe and Ito (2008), told apart with any colour vision; black and yellow are left out, as they vanish on one ground.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 SHAPES = ("circle", "square", "diamond", "triangle-up")
+PEER, PEER_SHAPE = "timm:", "star"  # networks of timm beside the candidates
 FIXED = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T", "T", "C-C-T-T-T")  # the paper's layouts look alike in every study
 NUM_CURVES = 60
 LOG_FACTOR = 3.0  # a cost's axis is logarithmic where the values span more than this
@@ -39,7 +41,10 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
         if name not in places:
             places[name] = free.pop(0)
     return {
-        name: Look(colour=COLOURS[place % len(COLOURS)], shape=SHAPES[place // len(COLOURS) % len(SHAPES)])
+        name: Look(
+            colour=COLOURS[place % len(COLOURS)],
+            shape=PEER_SHAPE if name.startswith(PEER) else SHAPES[place // len(COLOURS) % len(SHAPES)],
+        )
         for name, place in ((name, places[name]) for name in layouts)
     }
 
@@ -86,6 +91,17 @@ def points(
         out[axis] = numbers(rows, name) * scale(name)
         out[f"{axis}_low"], out[f"{axis}_high"] = low * scale(name), high * scale(name)
     return out
+
+
+def published_points(x: str, y: str) -> pd.DataFrame:
+    """Published networks that have both values, as drawn: name (with pixels and pre-training), x, y."""
+    rows = published()
+    if not {x, y} <= set(rows.columns):
+        return pd.DataFrame({"name": [], "x": [], "y": []})
+    rows = rows[rows[x].notna() & rows[y].notna()]
+    more = rows["pretraining"].map({"none": "", "imagenet-21k": ", ImageNet-21K", "jft": ", JFT"})
+    name = rows["name"] + " at " + rows["image_size"].astype(str) + more
+    return pd.DataFrame({"name": name, "x": rows[x] * scale(x), "y": rows[y] * scale(y)})
 
 
 def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats, Floats]:
@@ -139,4 +155,5 @@ def _curve(curve: Sequence[Mapping[str, float]], name: str) -> Floats:
 
     pairs = [(epoch.get("epoch", place), value(epoch)) for place, epoch in enumerate(curve, 1)]
     array = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    array = array[~np.isnan(array[:, 1])]  # an epoch without an evaluation
     return array * np.array([1.0, scale(name)])

@@ -17,7 +17,7 @@ from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
 from dashboards import marks
 from dashboards.figures import GRID, INK, LINE
 
-SHAPES = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^"}
+SHAPES = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "star": "*"}
 SIZE_INCHES, DPI = (8.0, 4.8), 150
 
 
@@ -28,11 +28,14 @@ def write_pictures(
     *,
     num_val: int | None = None,
     chosen: Mapping[int, int] | None = None,
+    overlay: bool = False,
 ) -> list[Path]:
     """Write ``front-NAME.png``, ``layouts.png``, ``hypervolume.png`` and ``curves.png``; their paths in this order."""
     folder.mkdir(parents=True, exist_ok=True)
     draws: dict[str, Callable[[Axes], None]] = {
-        f"front-{x}": partial(_front, frame=frame, objectives=objectives, x=x, num_val=num_val, chosen=chosen or {})
+        f"front-{x}": partial(
+            _front, frame=frame, objectives=objectives, x=x, num_val=num_val, chosen=chosen or {}, overlay=overlay
+        )
         for x in marks.axes(frame, objectives)
     }
     for name, draw in (("layouts", _by_layout), ("hypervolume", _hypervolume), ("curves", _curves)):
@@ -59,6 +62,7 @@ def _front(
     x: str,
     num_val: int | None,
     chosen: Mapping[int, int],
+    overlay: bool = False,
 ) -> None:
     y = marks.quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
@@ -75,6 +79,8 @@ def _front(
             face = look.colour if final else "none"
             axes.scatter(part["x"], part["y"], marker=SHAPES[look.shape], facecolors=face, zorder=3, s=38,
                          edgecolors="white" if final else look.colour, linewidths=0.6 if final else 1.4)  # fmt: skip
+    if overlay and len(others := marks.published_points(x, y)):
+        axes.scatter(others["x"], others["y"], marker="x", color=LINE, s=18, linewidths=0.9, zorder=2)
     away = -13 if sense_of(y, objectives) == "min" else 13  # points, to the side where no trial is
     for number, rank in chosen.items():
         for _, row in rows[rows["number"] == number].iterrows():

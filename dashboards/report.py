@@ -33,18 +33,20 @@ def write_report(
     num_val: int | None = None,
     *,
     note: str | None = None,
+    overlay: bool = False,
 ) -> Path:
     """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
 
     ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
-    data set says of itself. A record without trials, or with failed ones only, gives a page that says so.
+    data set says of itself; ``overlay``: published networks in the figures of the front. A record without trials, or
+    with failed ones only, gives a page that says so.
     """
     objectives = dict(study["objectives"])
     frame = complete(frame, objectives)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
-    write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen)
+    write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
     write_csv(frame, run / "trials.csv")
-    page = html_page(run, frame, study, choices, num_val, note=note)
+    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay)
     temporary = run / "report.html.tmp"
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, run / "report.html")
@@ -59,11 +61,12 @@ def html_page(
     num_val: int | None = None,
     *,
     note: str | None = None,
+    overlay: bool = False,
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     data = summarize(frame, study, choices, num_val, note)
     chosen = {line["number"]: line["rank"] for line in data["chosen"]}
-    drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen)
+    drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

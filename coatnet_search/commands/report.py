@@ -18,7 +18,7 @@ def main(given: argparse.Namespace) -> int:
     data = study.get("data_summary") or {}
     num_val, note = data.get("num_val"), data.get("note")
     choices = _choices(frame, study)
-    page = write_report(given.run, frame, study, choices, num_val, note=note)
+    page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published)
     found = summarize(frame, study, choices, num_val, note)
     pictures = sorted((given.run / "figures").glob("*.png"))
     paths = {"report": page, "trials": given.run / "trials.csv", "figures": pictures}
