@@ -35,6 +35,10 @@ VERBS = {
     "mirror": "send a whole record to MLflow again",
     "report": "write the page, the pictures and the table of a run; print its front",
     "choose": "choose architectures of a run by its study's rule, as files with reasons",
+    "match": "depths and widths that give a layout a wanted cost",
+    "train": "train a network in full by a recipe, resumable; test accuracy comes from here",
+    "predict": "what a trained network sees on image files",
+    "export": "hand a trained network on: safetensors, ONNX, the MLflow registry",
     "profile": "parameters, multiply-adds and activations of architectures; their speed where a device is named",
     "doctor": "what is wrong with this machine, and the mend",
 }
@@ -81,6 +85,14 @@ def count(text: str) -> int:
 def batch_size(text: str) -> int | str:
     """A whole number of images, or ``best``."""
     return text if text == "best" else count(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``0,1,2``: whole numbers of at least 0."""
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, such as 0,1,2, got {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def limit(text: str) -> tuple[str, float]:
@@ -171,6 +183,8 @@ def _mirror_options(parser: _Parser) -> None:
 def _report_options(parser: _Parser) -> None:
     _run_folder(parser)
     parser.add_argument("--markdown", action="store_true", help="print the summary as Markdown")
+    parser.add_argument("--published", action="store_true",
+                        help="draw the published ImageNet-1K points of CoAtNet and its peers, for comparison")
     _json(parser)
 
 
@@ -182,9 +196,69 @@ def _choose_options(parser: _Parser) -> None:
     _json(parser)
 
 
+def _match_options(parser: _Parser) -> None:
+    parser.add_argument("layout", metavar="LAYOUT", help="the letters of the stages, as C-C-T-T; or vit-rel")
+    parser.add_argument("--macs", metavar="N", type=positive, required=True, help="wanted multiply-adds, as 4.2e9")
+    parser.add_argument("--params", metavar="N", type=positive, help="wanted parameters, as 2.5e7 (any)")
+    parser.add_argument("--tolerance", metavar="R", type=positive, default=0.05, help="relative, of macs (0.05)")
+    parser.add_argument("--params-tolerance", metavar="R", type=positive, help="relative, of params (as --tolerance)")
+    parser.add_argument("--space", metavar="S", help="a bundled space or a YAML file (the paper's family, resized)")
+    parser.add_argument("--instances", metavar="K", type=count, default=1, help="how many, different in shape (1)")
+    parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels, without --space (224)")
+    parser.add_argument("--num-classes", metavar="N", type=count, help="classes to tell apart (1000, or the space's)")
+    parser.add_argument("--throughput", metavar="N", type=positive,
+                        help="keep those that measure so many images/s on --device, within --tolerance")  # fmt: skip
+    parser.add_argument("--device", metavar="D", help="where the throughput is measured, as cpu or cuda")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write the networks there, a YAML file each")
+    _json(parser)
+
+
+def _train_options(parser: _Parser) -> None:
+    parser.add_argument("arch", metavar="ARCH",
+                        help="coatnet-0, a layout (C-C-T-T), a YAML file of `choose`, RUN:ID, or timm:NAME")  # fmt: skip
+    parser.add_argument("--recipe", metavar="NAME[@SIZE]", nargs="+", required=True,
+                        help="how it is trained, at an image size; several are a chain: each goes on with the weights "
+                        "of the one before")  # fmt: skip
+    parser.add_argument("--data", metavar="D", help="a folder of images (train/, test/), parquet files, or a data set's "
+                        "name: digits, cifar10:FOLDER")  # fmt: skip
+    parser.add_argument("--set", dest="sets", metavar="A=B", nargs="+", action="extend", default=[],
+                        help="replace values of the recipe (lr=1e-3; 2.lr=1e-4 of the second) or data (data.workers=8)")
+    parser.add_argument("--seeds", metavar="N,N", type=numbers, default=(0,), help="one training a seed (0)")
+    parser.add_argument("--epochs", metavar="N", type=count, help="of every recipe (its own)")
+    parser.add_argument("--weights", metavar="W", help="start from these: a .safetensors file, a folder of `train`, "
+                        "RUN:ID of an interrupted trial; pretrained: timm's, where they are here")  # fmt: skip
+    parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (the file's, the data's or 224)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where everything goes (runs/train/ARCH-RECIPE)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (a GPU where there is one)")
+    parser.add_argument("--workers", metavar="N", type=count, help="train on so many workers with Ray Train")
+    parser.add_argument("--address", metavar="A", help="the Ray cluster of the workers, as auto")
+    parser.add_argument("--print-recipe", action="store_true", help="show the values for this network, train nothing")
+    _json(parser)
+
+
+def _predict_options(parser: _Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a folder that `train` or `export` has written")
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files, or folders of them")
+    parser.add_argument("--top", metavar="K", type=count, default=5, help="classes an image (5)")
+    parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (a GPU where there is one)")
+    _json(parser)
+
+
+def _export_options(parser: _Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a folder that `train` has written")
+    parser.add_argument("--format", metavar="F", nargs="+", default=["safetensors"],
+                        choices=("safetensors", "onnx", "mlflow"), help="safetensors, onnx, mlflow")  # fmt: skip
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (MODEL/export)")
+    parser.add_argument("--uri", help="MLflow tracking URI (sqlite:///runs/mlflow.db)")
+    parser.add_argument("--name", metavar="N", help="the model's name in the MLflow registry (the folder's)")
+    parser.add_argument("--alias", metavar="A", default="latest-trained", help="its alias there (latest-trained)")
+    _json(parser)
+
+
 def _profile_options(parser: _Parser) -> None:
     parser.add_argument("archs", metavar="ARCH", nargs="+",
-                        help="coatnet-0, a layout (C-C-T-T), a YAML file, RUN:ID, or timm:NAME")  # fmt: skip
+                        help="coatnet-0, a layout (C-C-T-T), one at a cost (C-C-T-T@4.2e9), a YAML file, RUN:ID, or "
+                        "timm:NAME")  # fmt: skip
     parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (224, or the file's)")
     parser.add_argument("--num-classes", metavar="N", type=count, help="classes to tell apart (1000, or the file's)")
     parser.add_argument("--in-channels", metavar="C", type=count, help="channels of an image (3, or the file's)")
@@ -213,6 +287,10 @@ _OPTIONS = {
     "mirror": _mirror_options,
     "report": _report_options,
     "choose": _choose_options,
+    "match": _match_options,
+    "train": _train_options,
+    "predict": _predict_options,
+    "export": _export_options,
     "profile": _profile_options,
     "doctor": _doctor_options,
 }

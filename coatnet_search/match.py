@@ -24,6 +24,7 @@ LISTED = 100_000  # of more networks within the tolerances the nearest are kept;
 CHECKED = 3_000  # of those that must be looked at one by one (two spellings of one network, limits on activations)
 WIDEST = 2.0**40  # times the tolerance: nothing is farther
 SHORT_OF_SHAPE = 0.5  # a network on the edge of the tolerances counts as half as different in shape as it is
+ASKED = 50  # networks that ``accept`` is asked about at most: it measures
 VIT_REL = "vit-rel"  # one stage of attention blocks
 
 
@@ -110,7 +111,7 @@ def match(
     depths and widths from the ones before, closer ones preferred; the same on every machine.
 
     ``tolerance`` is relative, ``params_tolerance`` (None: the same) that of params. ``accept`` may refuse a network for
-    what has to be measured, as its throughput; it is asked only about networks that are about to be taken. Raises
+    what has to be measured, as its throughput; it is asked about at most ``ASKED`` that are about to be taken. Raises
     InputError that names the nearest network where too few are within.
     """
     wanted = Wanted(macs=macs, params=params, tolerance=tolerance,
@@ -178,7 +179,7 @@ class Solutions(Sequence[Match]):
         near = 1 - SHORT_OF_SHAPE * self._listed.distance
         far = np.full(len(self), np.inf)
         taken: list[Match] = []
-        for _ in range(len(self)):
+        for _ in range(min(len(self), ASKED) if accept else min(len(self), instances)):
             place = int(np.argmax(far * near if taken else far))
             one = self[place]
             if accept is None or accept(one):

@@ -1,9 +1,11 @@
 """Layouts at equal cost: every legal network within a budget is found, and the instances differ in shape."""
 
 import math
+from pathlib import Path
 
 import pytest
 from archs import C, T, space
+from command_line import call
 
 from coatnet_search.cost import cost
 from coatnet_search.errors import InputError
@@ -222,3 +224,53 @@ def test_a_layout_at_no_cost_is_refused(name: str, message: str) -> None:
 def test_an_image_size_that_the_strides_do_not_divide_is_refused() -> None:
     with pytest.raises(InputError, match="not a multiple of the strides' product 32; try 224"):
         load_arch("C-C-T-T@4.2e9", image_size=225)
+
+
+# --- the verb --------------------------------------------------------------------------------------------------------
+
+
+def test_the_verb_tells_instances_with_deviations_and_writes_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ("match", "C-C-T-T", "--macs", "4e6", "--space", "cifar-tiny", "--instances", 2, "--out", tmp_path)
+
+    printed = call(capsys, *words)
+    as_json = call(capsys, *words, "--json")
+
+    assert printed.code == 0
+    assert f"{as_json.json[0]['solutions']:,} networks of C-C-T-T are within" in printed.out
+    assert [row["rank"] for row in as_json.json] == [1, 2]
+    for row in as_json.json:
+        arch = load_arch(row["path"])
+        assert (arch.id, arch.layout) == (row["arch_id"], "C-C-T-T")
+        assert row["macs"] == cost(arch).macs == pytest.approx(4e6 * (1 + row["deviation"]))
+        assert load_space("cifar-tiny").decode(row["candidate"]) == arch
+
+
+def test_the_verb_keeps_networks_of_a_measured_speed(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from coatnet_search.commands import match as verb
+
+    speeds = iter([100.0, 900.0, 1010.0])
+    monkeypatch.setattr(verb, "rows", lambda subjects, device: [{verb.MEASURED: next(speeds)}])
+
+    printed = call(capsys, "match", "C-C-T-T", "--macs", "4e6", "--space", "cifar-tiny", "--throughput", "1000",
+                   "--device", "cpu", "--json")  # fmt: skip
+
+    assert [row["throughput_images_per_s"] for row in printed.json] == [1010.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("C-C-T-T",), "required: --macs"),
+        (("C-C-T-T", "--macs", "4e9", "--device", "cpu"), "--throughput and --device go together"),
+        (("C-C-T-T", "--macs", "4e6", "--space", "cifar-tiny", "--image-size", "32"), "leave one of both out"),
+        (("C-T-C-T", "--macs", "4e6", "--space", "cifar-tiny"), "no layout named 'C-T-C-T'"),
+        (("C-C-T-T", "--macs", "4e9", "--space", "cifar-tiny"), "no network; the nearest has"),
+    ],
+)
+def test_the_verb_refuses_in_one_line(words, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = call(capsys, "match", *words)
+
+    assert printed.code == 2
+    assert message in printed.error
