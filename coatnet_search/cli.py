@@ -183,8 +183,11 @@ def _mirror_options(parser: _Parser) -> None:
 def _report_options(parser: _Parser) -> None:
     _run_folder(parser)
     parser.add_argument("--markdown", action="store_true", help="print the summary as Markdown")
-    parser.add_argument("--published", action="store_true",
-                        help="draw the published ImageNet-1K points of CoAtNet and its peers, for comparison")
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="draw the published ImageNet-1K points of CoAtNet and its peers, for comparison",
+    )
     _json(parser)
 
 
@@ -214,20 +217,28 @@ def _match_options(parser: _Parser) -> None:
 
 
 def _train_options(parser: _Parser) -> None:
-    parser.add_argument("arch", metavar="ARCH",
-                        help="coatnet-0, a layout (C-C-T-T), a YAML file of `choose`, RUN:ID, or timm:NAME")  # fmt: skip
+    parser.add_argument(
+        "arch", metavar="ARCH", help="coatnet-0, a layout (C-C-T-T), a file of `choose`, RUN:ID, or timm:NAME"
+    )
     parser.add_argument("--recipe", metavar="NAME[@SIZE]", nargs="+", required=True,
                         help="how it is trained, at an image size; several are a chain: each goes on with the weights "
                         "of the one before")  # fmt: skip
     parser.add_argument("--data", metavar="D", help="a folder of images (train/, test/), parquet files, or a data set's "
                         "name: digits, cifar10:FOLDER")  # fmt: skip
-    parser.add_argument("--set", dest="sets", metavar="A=B", nargs="+", action="extend", default=[],
-                        help="replace values of the recipe (lr=1e-3; 2.lr=1e-4 of the second) or data (data.workers=8)")
+    parser.add_argument(
+        "--set",
+        dest="sets",
+        metavar="A=B",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="replace values of the recipe (lr=1e-3; 2.lr=1e-4: of the second) or of data.KEY",
+    )
     parser.add_argument("--seeds", metavar="N,N", type=numbers, default=(0,), help="one training a seed (0)")
     parser.add_argument("--epochs", metavar="N", type=count, help="of every recipe (its own)")
     parser.add_argument("--weights", metavar="W", help="start from these: a .safetensors file, a folder of `train`, "
                         "RUN:ID of an interrupted trial; pretrained: timm's, where they are here")  # fmt: skip
-    parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (the file's, the data's or 224)")
+    parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (the file's, the data's, 224)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where everything goes (runs/train/ARCH-RECIPE)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (a GPU where there is one)")
     parser.add_argument("--workers", metavar="N", type=count, help="train on so many workers with Ray Train")

@@ -55,10 +55,14 @@ LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile")
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:
-    """All fields but the later ones that stand at their default, so that digests of earlier work stay what they are."""
+    """All fields but the later ones that stand at their default, so that digests of earlier work stay what they are.
+
+    ``make_recipe`` gives the recipe back: a later field is also kept where the named recipe has another value.
+    """
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    values = dataclasses.asdict(recipe)
-    return {key: value for key, value in values.items() if key not in LATER or value != defaults[key]}
+    values, named = dataclasses.asdict(recipe), RECIPES.get(recipe.name, recipe)
+    return {key: value for key, value in values.items()
+            if key not in LATER or not value == getattr(named, key) == defaults[key]}  # fmt: skip
 
 
 def _of_paper(name: str) -> Recipe:

@@ -222,15 +222,19 @@ _READ: dict[type, tuple[Callable[..., Stage], Mapping[str, str]]] = {
 # --- ours as timm's --------------------------------------------------------------------------------------------------
 
 
-def coatnet_search(pretrained: bool = False, *, arch: Arch | str | Path | None = None, **options: Any) -> nn.Module:
-    """``timm.create_model("coatnet_search", arch=...)``: a YAML file, a name, a layout or an ``Arch``.
+def coatnet_search(
+    pretrained: bool = False, *, arch: Arch | Mapping[str, Any] | str | Path | None = None, **options: Any
+) -> nn.Module:
+    """``timm.create_model("coatnet_search", arch=...)``: a YAML file, a name, a layout, an ``Arch`` or its mapping.
 
     Image size, channels and classes are the architecture's own unless timm's ``img_size``, ``in_chans`` and
     ``num_classes`` say otherwise. Raises InputError for what is no architecture.
     """
     if arch is None:
         raise InputError('coatnet_search: expected arch=, as in timm.create_model("coatnet_search", arch="arch.yaml")')
-    if not isinstance(arch, Arch):
+    if isinstance(arch, Mapping):
+        arch = Arch.from_dict(arch)
+    elif not isinstance(arch, Arch):
         arch = read_arch(Path(arch)) if Path(arch).suffix in (".yaml", ".yml") else named_arch(str(arch))
     return _create("coatnet_search", arch, pretrained, options)
 

@@ -36,6 +36,7 @@ def onednn_pays(x: Tensor, width: int) -> bool:
     return (
         _ONEDNN
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # graphs have plain parts
+        and not torch.compiler.is_exporting()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() * width >= _WORTH_IT

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from coatnet_search.errors import InputError
+from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import load_trainer
 from coatnet_search.quantities import heading
 from coatnet_search.record import read_record, record_path
@@ -48,3 +49,18 @@ def run_record(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def metric_columns(names: list[str]) -> dict[str, str]:
     """Column titles of metrics."""
     return {name: heading(name) for name in names}
+
+
+def torch_device(name: str | None) -> torch.device:
+    """The device of ``--device``; a GPU where there is one and none is named. Raises InputError, SetupError."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device: expected cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: expected cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SetupError(f"--device {name}: torch sees {torch.cuda.device_count()} GPUs here")
+    return device

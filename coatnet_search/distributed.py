@@ -1,0 +1,110 @@
+"""Full training on many workers: alone in using Ray Train. Each worker runs the same loop on its share of every batch.
+
+The folder of the training must be on a disk that all nodes see: the workers' checkpoints lie there, and a worker group
+that lost a member starts again from the last one.
+"""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train as ray_train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import torch as ray_torch
+from ray.train.torch import TorchTrainer
+
+from coatnet_search.errors import InputError, SetupError
+from coatnet_search.full_plan import Plan
+from coatnet_search.full_train import train_plan
+from coatnet_search.train import TrainingFailed
+from coatnet_search.world import World
+
+MAX_FAILURES = 3  # lost workers and nodes; a mistake in the plan ends the training at once
+MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
+
+
+def train_distributed(
+    plan: Plan, out: Path, workers: int, *, gpus: bool, address: str | None = None, max_failures: int = MAX_FAILURES
+) -> None:
+    """``train_plan`` on ``workers`` workers, one GPU each with ``gpus``; goes on where it was left.
+
+    Raises SetupError where the cluster does not hold them, or the workers were lost more than ``max_failures`` times.
+    """
+    out = out.resolve()
+    (out / MISTAKE).unlink(missing_ok=True)
+    with cluster(address):
+        check_room(ray.cluster_resources(), workers, gpus)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"plan": plan.to_dict(), "out": str(out), "threads": _threads(workers, gpus)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            run_config=RunConfig(name="workers", storage_path=str(out / "ray"),
+                                 failure_config=FailureConfig(max_failures=max_failures)),
+        )  # fmt: skip
+        try:
+            trainer.fit()
+        except Exception as error:
+            if (out / MISTAKE).is_file():
+                raise InputError((out / MISTAKE).read_text(encoding="utf-8")) from None
+            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise SetupError(f"training on {workers} workers failed: {first.strip()[:300]}; the same command goes on "
+                             "after the last whole epoch") from error  # fmt: skip
+    if (out / MISTAKE).is_file():
+        raise InputError((out / MISTAKE).read_text(encoding="utf-8"))
+
+
+def check_room(resources: Mapping[str, float], workers: int, gpus: bool) -> None:
+    """Raises SetupError, with what there is, where the workers do not fit: Ray itself would wait for ever."""
+    name = "GPU" if gpus else "CPU"
+    if (have := int(resources.get(name, 0))) < workers:
+        raise SetupError(f"--workers {workers}: each needs a {name}, and there are {have}; ask for fewer or add nodes")
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """The Ray at ``address``, or one of our own on this machine; one that is running in this process is used."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray's own deprecations
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR",
+                     **({} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}))  # fmt: skip
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _threads(workers: int, gpus: bool) -> int:
+    """Threads of a worker: its share of this machine's cores where these do the work."""
+    return torch.get_num_threads() if gpus else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
+    torch.set_num_threads(config["threads"])
+    context = ray_train.get_context()
+    world = World(context.get_world_rank(), context.get_world_size())
+    plan, out = Plan.from_dict(config["plan"]), Path(config["out"])
+    try:
+        train_plan(plan, out, ray_torch.get_device(), world)
+    except (InputError, SetupError) as error:
+        (out / MISTAKE).write_text(str(error), encoding="utf-8")
+    except TrainingFailed as error:
+        if error.kind in ("nan", "out_of_memory"):
+            (out / MISTAKE).write_text(str(error), encoding="utf-8")
+        if error.kind != "nan":  # all workers see the same loss; the rest befalls one, and the others wait for it
+            raise
