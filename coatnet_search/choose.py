@@ -56,7 +56,8 @@ def choose(
         raise InputError(_nothing_to_choose(frame, objectives, limits))
     ordered = ranked(feasible, objectives)
     repeated = ordered["arch_id"].duplicated() & ordered["arch_id"].notna()
-    repeated |= ordered["layout"].duplicated() & [_peer(row) is not None for row in ordered.to_dict("records")]
+    peers = np.array([_peer(row) is not None for row in ordered.to_dict("records")], dtype=bool)
+    repeated |= ordered["layout"].duplicated() & peers
     ordered = ordered[~repeated]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
     order = np.argsort(fronts, kind="stable")[:top]
@@ -177,7 +178,8 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     """Write ``RANK-LAYOUT-ARCHID.yaml`` files and return their paths; files of an earlier choice there are removed.
 
     Each file is a mapping whose key ``arch`` is an architecture that ``load_arch`` reads (of a network of timm there is
-    ``timm`` instead, its name); the other keys say where it comes from. Raises InputError, before anything is written, where a record holds no architecture.
+    ``timm`` instead, its name); the other keys say where it comes from. Raises InputError, before anything is written,
+    where a record holds no architecture.
     """
     for choice in choices:
         if not isinstance(choice.row.get("arch"), Mapping) and not _peer(choice.row):

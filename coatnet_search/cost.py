@@ -104,7 +104,7 @@ def _block_count(stage: Stage, in_width: int, stride: int, grid: int) -> Count:
 def count_module(make: Callable[[], nn.Module], channels: int, side: int) -> Count:
     """A module counted by running it once on one image."""
     with torch.device("meta"), torch.no_grad():
-        module, image = make().eval(), torch.empty(1, channels, side, side)
+        module, image = make().eval().requires_grad_(False), torch.empty(1, channels, side, side)
         written = _count(module, image, custom_mapping=dict.fromkeys(flop_registry, _written))
         return Count(num_parameters(module), _count(module, image) // 2, written)
 

@@ -9,9 +9,9 @@ from coatnet_search.arch_file import read_arch
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.family import named_arch
 from coatnet_search.family_grid import AT, resized
+from coatnet_search.peers import TIMM
 from coatnet_search.record import read_trials, record_path
 
-TIMM = "timm:"
 _PREFIX = re.compile(r"[0-9a-f]{3,10}")  # of an arch id
 
 

@@ -1,5 +1,6 @@
 """Networks of timm beside our own: built for a study's data, counted, with weights that are on this machine or none."""
 
+import difflib
 import functools
 import hashlib
 import re
@@ -15,7 +16,7 @@ from coatnet_search.arch import Arch
 from coatnet_search.blocks import Scalar
 from coatnet_search.config import PeerSpec
 from coatnet_search.cost import Count, count_module
-from coatnet_search.errors import InputError, SetupError, unknown
+from coatnet_search.errors import InputError, SetupError
 
 TIMM = "timm:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -87,8 +88,9 @@ def create(name: str, image_size: int, **options: Any) -> nn.Module:
 def check_name(name: str) -> None:
     """Raises InputError, with what was probably meant, where timm has no such network."""
     if not timm.is_model(name):
-        alike = timm.list_models(f"*{re.sub(r'[^a-z0-9].*', '', name)[:8]}*") or timm.list_models("coat*")
-        raise InputError(unknown("timm network", name, alike))
+        alike = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(alike)}?" if alike else "see timm.list_models()"
+        raise InputError(f"timm knows no network {name!r}; {hint}")
 
 
 def native_size(name: str) -> int:

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import timm
 import torch
 from torch import nn
 
 from coatnet_search import evaluate
 from coatnet_search.arch import Arch
 from coatnet_search.build import seeded_build
-from coatnet_search.cost import Count, cost, count_module, macs_by_operator
+from coatnet_search.config import PeerSpec
+from coatnet_search.cost import Count, cost, macs_by_operator
 from coatnet_search.device_lock import DeviceLock
-from coatnet_search.errors import InputError, SetupError, unknown
-from coatnet_search.lookup import TIMM, load_arch
+from coatnet_search.errors import InputError, SetupError
+from coatnet_search.lookup import load_arch
 from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.measurements.repetition import Settled, measure_calmly
+from coatnet_search.peers import TIMM, check_name, make_peer, native_size
 
 MEASURED = "throughput_images_per_s"
 MEMORY_FORMATS: tuple[Literal["contiguous", "channels_last"], ...] = ("contiguous", "channels_last")
@@ -50,26 +51,9 @@ def subject(name: str, *, image_size: int | None = None, in_channels: int | None
 
 def _timm(name: str, image_size: int | None, in_channels: int, num_classes: int) -> Subject:
     known = name.removeprefix(TIMM)
-    if not timm.is_model(known):
-        raise InputError(
-            unknown("timm network", known, timm.list_models(f"*{known[:4]}*") or timm.list_models("coat*"))
-        )
-    default = timm.get_pretrained_cfg(known)
-    side = image_size or (default.input_size[-1] if default and default.input_size else 224)
-
-    def make() -> nn.Module:
-        options: dict[str, Any] = {"num_classes": num_classes, "in_chans": in_channels}
-        try:
-            return timm.create_model(known, img_size=side, **options)
-        except TypeError:  # a network that takes any image size has no such option
-            return timm.create_model(known, **options)
-
-    try:
-        count = count_module(make, in_channels, side)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise InputError(f"{name}: cannot be counted at {side} pixels: {str(error).splitlines()[0]}") from None
-    arch = Arch(image_size=side, in_channels=in_channels, num_classes=num_classes)
-    return Subject(name=name, id=None, arch=arch, count=count, make=make)
+    check_name(known)
+    peer = make_peer(PeerSpec(timm=known), image_size or native_size(known), in_channels, num_classes)
+    return Subject(name=name, id=None, arch=peer.shape, count=peer.count, make=peer.build)
 
 
 def rows(subjects: list[Subject], device: str | None = None, counter: str = "torch",

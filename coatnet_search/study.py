@@ -213,8 +213,9 @@ def _check_peers(study: Study, source: Document) -> None:
             check_name(spec.timm)
             make_recipe({**dataclasses.asdict(study.recipe), **spec.recipe})
         except InputError as error:
-            key = "recipe" if str(error).startswith("recipe.") else "timm"
-            raise source.error(("peers", place, key), str(error)) from None
+            key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
+            at = ("recipe", key.removeprefix("recipe.")) if key.startswith("recipe.") else ("timm",)
+            raise source.error(("peers", place, *at), message if len(at) > 1 else str(error)) from None
         if label(spec) in labels:
             raise source.error(("peers", place), f"{label(spec)} a second time; remove it")
         if study.evaluator and spec.evaluate != "measured":
