@@ -223,8 +223,8 @@ def _train_options(parser: _Parser) -> None:
     parser.add_argument("--recipe", metavar="NAME[@SIZE]", nargs="+", required=True,
                         help="how it is trained, at an image size; several are a chain: each goes on with the weights "
                         "of the one before")  # fmt: skip
-    parser.add_argument("--data", metavar="D", help="a folder of images (train/, test/), parquet files, or a data set's "
-                        "name: digits, cifar10:FOLDER")  # fmt: skip
+    parser.add_argument("--data", metavar="D", help="a folder of images (train/, test/), parquet files, or the name of "
+                        "a data set: digits, cifar10:FOLDER")  # fmt: skip
     parser.add_argument(
         "--set",
         dest="sets",

@@ -99,14 +99,20 @@ def make_plan(
     own_size = largest if smallest == largest < DEFAULT_SIDE else DEFAULT_SIDE
     network = find_network(name, image_size=image_size, own_size=own_size, in_channels=summary.in_channels,
                            num_classes=summary.num_classes)  # fmt: skip
-    stages = _stages(network, recipes, [text for text in sets if not text.startswith("data.")], epochs)
+    stages = make_stages(network, recipes, [text for text in sets if not text.startswith("data.")], epochs)
     if len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds: each one once, got {', '.join(map(str, seeds))}")
     return Plan(network=network.at(stages[0].image_size), data=spec, stages=stages, seeds=tuple(seeds),
                 weights=weights)  # fmt: skip
 
 
-def _stages(network: Network, recipes: Sequence[str], sets: Sequence[str], epochs: int | None) -> tuple[Stage, ...]:
+def make_stages(
+    network: Network, recipes: Sequence[str], sets: Sequence[str] = (), epochs: int | None = None
+) -> tuple[Stage, ...]:
+    """The recipes of a chain with this network's values; one without ``@SIZE`` has the size of the one before.
+
+    Raises InputError for a recipe or an image size that this network cannot have.
+    """
     stages: list[Stage] = []
     for number, text in enumerate(recipes, 1):
         name, at, side = text.partition(AT)

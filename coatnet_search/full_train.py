@@ -13,6 +13,7 @@ A folder of full training:
 import dataclasses
 import functools
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -234,9 +235,11 @@ def _result(
 ) -> dict[str, Any]:
     count = plan.network.at(plan.last.image_size).count
     splits = [split for split in ("val", "test", "raw_val", "raw_test") if split in seeds[0]]
-    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds]) for split in splits for name in SCORED}
+    most = {"loss": math.inf}
+    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds], most=most.get(name, 1.0))
+             for split in splits for name in SCORED}  # fmt: skip
     return {
-        "schema": 1, "plan": plan.id, "network": plan.network.name, "timm": plan.network.timm,
+        "schema": 1, "plan": plan.id, "name": plan.network.name,
         "arch_id": None if plan.network.timm else plan.network.at(plan.last.image_size).shape.id,
         "layout": None if plan.network.timm else plan.network.shape.layout,
         "params": count.params, "macs": count.macs, **plan.identity(),

@@ -3,6 +3,7 @@
 Shapes: B images a batch, K classes, N bins of confidence.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -93,11 +94,11 @@ def _per_class(counts: Tensor, mistakes: Counter[tuple[int, int]], names: Sequen
     ]  # fmt: skip
 
 
-def over_seeds(values: Sequence[float], level: float = 0.95) -> dict[str, Any]:
-    """Mean of one number a seed, and the interval of that mean by Student's t; no interval for one seed."""
+def over_seeds(values: Sequence[float], level: float = 0.95, *, most: float = math.inf) -> dict[str, Any]:
+    """Mean of one number a seed, and the mean's interval by Student's t, cut to 0..``most``; none for one seed."""
     found = np.asarray(values, dtype=np.float64)
     mean, count = float(found.mean()), len(found)
     if count < 2:
         return {"mean": mean, "low": None, "high": None, "seeds": count}
     half = float(student.ppf((1 + level) / 2, count - 1) * found.std(ddof=1) / np.sqrt(count))
-    return {"mean": mean, "low": mean - half, "high": mean + half, "seeds": count}
+    return {"mean": mean, "low": max(mean - half, 0.0), "high": min(mean + half, most), "seeds": count}

@@ -12,9 +12,9 @@ import torch
 
 from coatnet_search.commands.shared import torch_device
 from coatnet_search.errors import EXIT_DONE, InputError, SetupError
-from coatnet_search.full_plan import DEFAULT_SIDE, Plan, check, make_plan, resolved
+from coatnet_search.full_plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
 from coatnet_search.full_train import RESULT, Row, assess, prepare_out, slow_loader, train_plan
-from coatnet_search.networks import Network, find_network
+from coatnet_search.networks import find_network
 from coatnet_search.quantities import show, show_difference
 from coatnet_search.recipe import Recipe
 from coatnet_search.screen import Screen, command
@@ -36,7 +36,7 @@ def main(given: argparse.Namespace) -> int:
     for sentence in check(plan, device, given.workers or 1):
         screen.note(f"weights of {given.weights}: {sentence}")
     prepare_out(plan, out)
-    signal.signal(signal.SIGTERM, _stopped)
+    before = signal.signal(signal.SIGTERM, _stopped)
     try:
         _train(plan, out, device, given, screen)
     except KeyboardInterrupt:
@@ -44,6 +44,8 @@ def main(given: argparse.Namespace) -> int:
         raise
     except TrainingFailed as error:
         raise SetupError(str(error)) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     result = assess(plan, out, device)
     _show(result, out, screen)
     screen.result({"out": out, **result})
@@ -98,22 +100,16 @@ def _print_recipes(given: argparse.Namespace, screen: Screen) -> int:
     if given.data:
         plan = make_plan(given.arch, given.recipe, given.data, sets=given.sets, epochs=given.epochs,
                          image_size=given.image_size)  # fmt: skip
-        found = [(stage.recipe, stage.image_size) for stage in plan.stages]
+        stages = plan.stages
     else:
         network = find_network(given.arch, image_size=given.image_size, own_size=DEFAULT_SIDE, in_channels=3,
                                num_classes=1000)  # fmt: skip
-        found = [_resolved(network, text, given) for text in given.recipe]
-    screen.result([{**dataclasses.asdict(recipe), "image_size": side} for recipe, side in found])
-    for recipe, side in found:
-        screen.facts([*_facts(recipe), ("image_size", str(side))])
+        sets = [one for one in given.sets if not one.startswith("data.")]
+        stages = make_stages(network, given.recipe, sets, given.epochs)
+    screen.result([{**dataclasses.asdict(stage.recipe), "image_size": stage.image_size} for stage in stages])
+    for stage in stages:
+        screen.facts([*_facts(stage.recipe), ("image_size", str(stage.image_size))])
     return EXIT_DONE
-
-
-def _resolved(network: Network, text: str, given: argparse.Namespace) -> tuple[Recipe, int]:
-    name, _, side = text.partition("@")
-    size = int(side) if side.isdigit() else network.shape.image_size
-    sets = [one for one in given.sets if not one.startswith("data.")]
-    return resolved(network.at(size), name, sets, given.epochs), size
 
 
 def _facts(recipe: Recipe) -> list[tuple[str, str]]:

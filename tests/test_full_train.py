@@ -1,0 +1,429 @@
+"""Full training: stages and seeds, resumed to the bit, started from weights, scored on a split that nothing saw."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from command_line import call, digit_folder
+from safetensors.torch import load_file
+
+from coatnet_search import full_train
+from coatnet_search.arch import Arch, Stage, Stem
+from coatnet_search.bundle import read_bundle
+from coatnet_search.errors import InputError, SetupError
+from coatnet_search.full_plan import Plan, check, data_spec, make_plan
+from coatnet_search.full_train import against, assess, prepare_out, slow_loader, stage_folder, train_plan
+from coatnet_search.networks import Network, family_size, find_network
+from coatnet_search.scores import over_seeds, score
+
+ARCH = Arch(
+    image_size=8, in_channels=1, num_classes=10, stem=Stem(depth=1, width=8, stride=1),
+    stages=(Stage(block="C", depth=1, width=8, stride=2), Stage(block="T", depth=1, width=16, head_size=8)),
+)  # fmt: skip
+CPU = torch.device("cpu")
+QUICK = ("batch_size=128", "micro_batch=64", "ema=0.9")
+
+
+@pytest.fixture
+def arch_file(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(ARCH.to_dict()))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speed is measured in tests of measurements."""
+    monkeypatch.setattr(full_train, "_throughput", lambda *_: {})
+
+
+def planned(arch: str, *recipes: str, **options: Any) -> Plan:
+    values: dict[str, Any] = {"sets": QUICK, "epochs": 2, **options}
+    return make_plan(arch, recipes or ("digits",), values.pop("data", "digits"), **values)
+
+
+def done(plan: Plan, out: Path) -> dict[str, Any]:
+    prepare_out(plan, out)
+    train_plan(plan, out, CPU)
+    return assess(plan, out, CPU)
+
+
+def weights(out: Path, seed: int = 0, stage: int = 1) -> dict[str, torch.Tensor]:
+    return load_file(stage_folder(out, seed, stage) / "model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_seeds_are_trained_scored_and_averaged_with_an_interval(arch_file, tmp_path):
+    out = tmp_path / "out"
+
+    result = done(planned(arch_file, seeds=(0, 1)), out)
+
+    assert [row["seed"] for row in result["seeds"]] == [0, 1]
+    assert result["num_train"] + result["num_val"] + result["num_test"] == 1797
+    for split in ("val", "test", "raw_val", "raw_test"):
+        scores = result["seeds"][0][split]
+        assert scores["top1_low"] <= scores["top1"] <= scores["top1_high"] <= 1
+        assert scores["top1"] <= scores["top5"]
+    mean = result["means"]["test_top1"]
+    assert mean["mean"] == pytest.approx(np.mean([row["test"]["top1"] for row in result["seeds"]]))
+    assert mean["low"] < mean["mean"] < mean["high"]
+    assert result == json.loads((out / "result.json").read_text())
+    assert len((out / "classes.csv").read_text().splitlines()) == 1 + 2 * 2 * 10
+    assert "held out" in result["test_note"]
+    assert not same(weights(out, 0), weights(out, 1))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_resumed_chain_equals_an_uninterrupted_one_to_the_bit(arch_file, tmp_path, rows):
+    plan = planned(arch_file, "digits", "small-images-finetune", sets=(*QUICK, "flip=false"))
+    train_plan(plan, tmp_path / "whole", CPU)
+    seen: list[Any] = []
+
+    def watch(*row: Any) -> None:
+        seen.append(row)
+        if len(seen) == rows:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_plan(plan, tmp_path / "cut", CPU, watch=watch)
+    train_plan(plan, tmp_path / "cut", CPU)
+
+    for stage in (1, 2):
+        assert same(weights(tmp_path / "whole", stage=stage), weights(tmp_path / "cut", stage=stage))
+
+
+def test_a_truncated_checkpoint_is_said_and_the_one_before_is_used(arch_file, tmp_path):
+    plan = planned(arch_file)
+    train_plan(plan, tmp_path / "whole", CPU)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (stage_folder(tmp_path / "cut", 0, 1) / "model.safetensors").unlink()
+    last = stage_folder(tmp_path / "cut", 0, 1) / "checkpoints" / "epoch-000002.safetensors"
+    last.write_bytes(last.read_bytes()[:-50])
+
+    with pytest.warns(UserWarning, match="epoch-000002 is damaged and skipped"):
+        train_plan(plan, tmp_path / "cut", CPU)
+
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_later_stage_at_another_size_has_resized_bias_tables(arch_file, tmp_path):
+    plan = planned(arch_file, "digits@8", "small-images-finetune@16", sets=(*QUICK, "flip=false"))
+
+    result = done(plan, tmp_path / "out")
+
+    table = "stages.1.0.relative_bias.table"
+    assert weights(tmp_path / "out", stage=1)[table].shape == (2, 7, 7)
+    assert weights(tmp_path / "out", stage=2)[table].shape == (2, 15, 15)
+    assert [stage["image_size"] for stage in result["stages"]] == [8, 16]
+    assert read_bundle(tmp_path / "out").sight.image_size == 16
+
+
+def test_weights_go_to_other_data_with_a_new_head_which_is_said(arch_file, tmp_path):
+    train_plan(planned(arch_file), tmp_path / "first", CPU)
+    for label in range(3, 10):
+        shutil.rmtree(digit_folder(tmp_path / "photos", 120) / f"digit-{label}")
+    first = str(stage_folder(tmp_path / "first", 0, 1))
+    plan = planned(arch_file, data=str(tmp_path / "photos"), weights=first, sets=("batch_size=8",))
+
+    said = check(plan, CPU)
+    model, _ = plan.network.started(0, plan.last.recipe, first)
+
+    assert said == ["the weights tell 10 classes apart, the data has 3: the head is new"]
+    assert model.head.fc.weight.shape == (3, 16)
+    before = weights(tmp_path / "first")
+    assert torch.equal(model.state_dict()["stem.0.weight"], before["stem.0.weight"])
+
+
+def test_a_timm_network_trains_by_the_same_recipe_and_is_read_back(tmp_path):
+    plan = planned("timm:test_vit", sets=("batch_size=256", "drop_path=0.1"), epochs=1, image_size=32)
+
+    done(plan, tmp_path / "out")
+    bundle = read_bundle(tmp_path / "out")
+
+    assert bundle.network.timm == "test_vit"
+    assert same(dict(bundle.model.state_dict()), weights(tmp_path / "out"))
+
+
+def test_the_published_networks_of_timm_become_architectures():
+    network = find_network("timm:coatnet_0_224", image_size=None, own_size=8, in_channels=3, num_classes=10)
+
+    assert (network.timm, network.shape.layout, network.shape.image_size) == (None, "C-C-T-T", 224)
+    assert family_size(network) == "coatnet-0"
+
+
+def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(tmp_path):
+    path = tmp_path / "1-chosen.yaml"
+    promise = {"study": "s", "trial": 3, "metrics": {"val_top1": 0.2, "macs": 1.0}, "budget": {"epochs": 6}}
+    path.write_text(yaml.safe_dump({"arch": ARCH.to_dict(), **promise}))
+
+    result = done(planned(str(path)), tmp_path / "out")
+
+    found = result["against_prediction"]
+    assert (found["search_val_top1"], found["search_budget"]) == (0.2, {"epochs": 6})
+    assert found["gain"] == pytest.approx(result["means"]["val_top1"]["mean"] - 0.2)
+    assert result["predicted"]["trial"] == 3
+    assert against({}, result["means"]) is None
+
+
+def test_a_folder_of_other_training_is_refused_with_the_difference(arch_file, tmp_path):
+    prepare_out(planned(arch_file), tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("")
+
+    with pytest.raises(InputError, match=r"holds other training: stages 1\.recipe\.epochs: 2 -> 3"):
+        prepare_out(planned(arch_file, epochs=3), tmp_path / "out")
+    with pytest.raises(InputError, match="is not empty and holds no training"):
+        prepare_out(planned(arch_file), tmp_path / "full")
+
+
+def test_a_plan_travels_as_plain_values(arch_file):
+    plan = planned(arch_file, "digits", "small-images-finetune@16", sets=("2.centre_crop=false",))
+
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+
+    assert again.identity() == plan.identity()
+    assert again.network.count == plan.network.count
+
+
+WRONG = {
+    "unknown recipe": ({"recipes": ("digit",)}, "did you mean 'digits'"),
+    "recipe of another size": ({"recipes": ("paper-imagenet",)}, "paper-imagenet is for networks of the size of"),
+    "size that is none": ({"recipes": ("digits@x",)}, "expected NAME or NAME@SIZE"),
+    "size that does not fit": ({"recipes": ("digits@9",)}, "image_size 9 is not a multiple"),
+    "unknown value": ({"sets": ("lrr=1",)}, "did you mean 'lr'"),
+    "stage that is not there": ({"sets": ("3.lr=1",)}, "there is no stage 3, only 1"),
+    "unknown data": ({"data": "digit"}, "no data set named 'digit'; did you mean 'digits'"),
+    "unknown value of data": ({"sets": ("data.seeds=1",)}, "did you mean 'seed'"),
+    "unknown timm network": ({"arch": "timm:coatnet_9"}, "no timm network named"),
+    "parts that do not divide": ({"sets": ("batch_size=100", "micro_batch=64")}, "64 does not divide"),
+    "a seed twice": ({"seeds": (1, 1)}, "each one once"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_mistake_is_one_line_before_anything_is_trained(name, arch_file):
+    options, message = WRONG[name]
+    options = {"arch": arch_file, "recipes": ("digits",), "data": "digits", "sets": QUICK, **options}
+
+    with pytest.raises((InputError, SetupError)) as caught:
+        make_plan(options.pop("arch"), options.pop("recipes"), options.pop("data"), **options)
+
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_would_end_the_training_later_is_found_by_the_check(arch_file, tmp_path):
+    with pytest.raises(InputError, match="5000 steps of warm-up, but the whole run has"):
+        check(planned(arch_file, sets=("warmup=5000", "warmup_unit=steps")), CPU)
+    with pytest.raises(InputError, match="do not divide among 3 workers"):
+        check(planned(arch_file), CPU, workers=3)
+    with pytest.raises(SetupError, match="nowhere is not there"):
+        check(planned(arch_file, weights="nowhere"), CPU)
+    (tmp_path / "bad.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="not a whole safetensors file"):
+        check(planned(arch_file, weights=str(tmp_path / "bad.safetensors")), CPU)
+    other = dataclasses.replace(ARCH, stages=(dataclasses.replace(ARCH.stages[0], width=16), ARCH.stages[1]))
+    wider = Network(name="wider", shape=other)
+    wider.save(wider.build(0), tmp_path / "wider.safetensors")
+    with pytest.raises(InputError, match=r"weights of another network: stages\.0"):
+        check(planned(arch_file, weights=str(tmp_path / "wider.safetensors")), CPU)
+    with pytest.raises(SetupError, match="does not exist; give a folder"):
+        data_spec("not/here")
+
+
+def test_weights_of_a_trial_that_were_not_kept_say_so(arch_file, tmp_path, monkeypatch):
+    class Trial:
+        number, key, arch, state = 3, "abc", ARCH, "done"
+
+    monkeypatch.setattr("coatnet_search.networks.read_trials", lambda _: [Trial])
+    monkeypatch.setattr("coatnet_search.networks.record_path", lambda _: Path(__file__))
+
+    with pytest.raises(SetupError, match="the weights of trial 3 of run were not kept"):
+        check(planned(arch_file, weights="run:3"), CPU)
+
+
+def test_a_slow_loader_is_said_with_what_to_do():
+    fast = {"train_images_per_s": 100.0, "loader_images_per_s": 900.0}
+    slow = {"train_images_per_s": 100.0, "loader_images_per_s": 110.0}
+
+    assert slow_loader({"train_images_per_s": 100.0}, 0) is None
+    assert slow_loader(fast, 0) is None
+    assert "91 % of training is waiting for images, 110 a second with data.workers=2" in str(slow_loader(slow, 2))
+
+
+def test_scores_are_those_of_a_network_whose_answers_are_known():
+    class Sure(torch.nn.Module):
+        """Always says the class that the image's first pixel names, with confidence 0.5."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(x[:, 0, 0, 0].long(), 3) * float(np.log(2))
+
+    images = torch.tensor([0.0, 0.0, 1.0, 2.0]).view(4, 1, 1, 1)
+
+    found = score(Sure(), iter([(images, torch.tensor([0, 0, 1, 1]))]), ("a", "b", "c"))
+
+    assert (found.top1, found.top5, found.num_images) == (0.75, 1.0, 4)
+    assert found.calibration_error == pytest.approx(0.25)
+    assert [row["most_often_taken_for"] for row in found.classes] == [None, "c", None]
+    assert [row["top1"] for row in found.classes] == [1.0, 0.5, None]
+
+
+def test_the_interval_over_seeds_is_students():
+    found = over_seeds([0.9, 0.92, 0.94])
+
+    assert found["mean"] == pytest.approx(0.92)
+    assert found["high"] - found["mean"] == pytest.approx(4.302653 * 0.02 / np.sqrt(3))
+    assert over_seeds([0.9])["low"] is None
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_the_command_trains_scores_predicts_and_says_what_is_next(capsys, arch_file, tmp_path):
+    out, images = tmp_path / "out", digit_folder(tmp_path / "images", 12)
+
+    trained = call(capsys, "train", arch_file, "--recipe", "digits", "--data", "digits", "--epochs", 2, "--set",
+                   *QUICK, "--out", out, "--json")  # fmt: skip
+    (images / "broken.png").write_bytes(b"nothing")
+    seen = call(capsys, "predict", out, images, "--top", 3, "--json")
+
+    assert trained.code == 0, trained.err
+    assert trained.json["num_test"] == 359
+    assert "epoch 2/2: training loss" in trained.err
+    assert f"coatnet-search export {out}" in trained.err
+    assert seen.code == 0, seen.err
+    assert len(seen.json) == 13
+    good = [row for row in seen.json if not row["problem"]]
+    assert len(good) == 12 and all(len(row["classes"]) == 3 for row in good)
+    assert [one["confidence"] for one in good[0]["classes"]] == sorted(
+        (one["confidence"] for one in good[0]["classes"]), reverse=True
+    )
+
+
+def test_predict_sees_what_validation_saw(arch_file, tmp_path, capsys):
+    root = digit_folder(tmp_path / "images", 200)
+    plan = planned(arch_file, data=str(root), sets=("batch_size=32",))
+    prepare_out(plan, tmp_path / "out")
+    train_plan(plan, tmp_path / "out", CPU)
+    assess(plan, tmp_path / "out", CPU)
+    data = plan.load(8)
+    files = sorted(root.rglob("*.png"))
+    bundle = read_bundle(tmp_path / "out")
+
+    images, _ = next(data.plain_batches(torch.arange(200), batch_size=200, device=CPU))
+    theirs = bundle.sight.batch(torch.stack([bundle.sight.pixels(file.read_bytes()) for file in files]))
+
+    torch.testing.assert_close(images, theirs)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("predict", "nowhere", "x.png"), "nowhere/config.json is not there"),
+        (("export", "nowhere"), "nowhere/config.json is not there"),
+        (("train", "coatnet-0", "--recipe", "digits"), "train needs --data"),
+        (("train", "coatnet-9", "--recipe", "digits", "--data", "digits"), "no architecture named"),
+        (("train", "coatnet-5", "--recipe", "paper-imagenet", "--print-recipe"), "not for coatnet-5"),
+        (("train", "coatnet-0", "--recipe", "digits", "--seeds", "a"), "expected whole numbers with commas"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(capsys, words, message):
+    assert message in call(capsys, *words).error
+
+
+def test_print_recipe_shows_the_values_of_the_size(capsys):
+    shown = call(capsys, "train", "coatnet-3", "--recipe", "paper-imagenet", "paper-imagenet-finetune@384",
+                 "--print-recipe", "--json")  # fmt: skip
+
+    assert [(row["drop_path"], row["randaugment_magnitude"], row["image_size"]) for row in shown.json] == [
+        (0.7, 15, 224), (0.7, 20, 384)]  # fmt: skip
+
+
+# --- kills -----------------------------------------------------------------------------------------------------------
+
+
+def started(arch_file: str, out: Path, *words: str) -> "subprocess.Popen[bytes]":
+    line = [sys.executable, "-m", "coatnet_search", "train", arch_file, "--recipe", "digits", "--data", "digits",
+            "--epochs", "6", "--set", *QUICK, "--out", str(out), *words]  # fmt: skip
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(epochs: int, process: "subprocess.Popen[bytes]", out: Path) -> None:
+    """Until so many epochs are done: what comes then is in the middle of the next one."""
+    rows = stage_folder(out, 0, 1) / "train.jsonl"
+    until = time.monotonic() + 240
+    while not (rows.is_file() and len(rows.read_text().splitlines()) >= epochs):
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.02)
+
+
+def killed_after(epochs: int, process: "subprocess.Popen[bytes]", out: Path) -> None:
+    """SIGKILL to the whole group, somewhere after so many epochs."""
+    wait_for(epochs, process, out)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def kill_a_worker(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to one of Ray's training workers below ``process``."""
+    parents = {int(path.parent.name): int(path.read_text().rpartition(")")[2].split()[1])
+               for path in Path("/proc").glob("[0-9]*/stat")}  # fmt: skip
+
+    def below(pid: int) -> bool:
+        return pid == process.pid or (pid in parents and parents[pid] > 1 and below(parents[pid]))
+
+    workers = [pid for pid in parents if below(pid) and b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(workers[0], signal.SIGKILL)
+
+
+@pytest.mark.full
+def test_a_killed_process_goes_on_to_the_same_bits(arch_file, tmp_path):
+    assert started(arch_file, tmp_path / "whole").wait(240) == 0
+    killed_after(2, started(arch_file, tmp_path / "cut"), tmp_path / "cut")
+
+    assert started(arch_file, tmp_path / "cut").wait(240) == 0
+
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+@pytest.mark.full
+@pytest.mark.ray
+def test_two_workers_that_were_killed_in_an_epoch_go_on_to_the_weights_of_an_unbroken_run(arch_file, tmp_path):
+    assert started(arch_file, tmp_path / "whole", "--workers", "2").wait(280) == 0
+    lost = started(arch_file, tmp_path / "lost", "--workers", "2")
+    wait_for(2, lost, tmp_path / "lost")
+    kill_a_worker(lost)
+    assert lost.wait(280) == 0  # the group starts again from the last epoch by itself
+    killed_after(2, started(arch_file, tmp_path / "cut", "--workers", "2"), tmp_path / "cut")
+
+    assert started(arch_file, tmp_path / "cut", "--workers", "2").wait(280) == 0
+
+    assert same(weights(tmp_path / "cut"), weights(tmp_path / "lost"))
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name, value in one.items():
+        torch.testing.assert_close(value.float(), other[name].float(), atol=1e-4, rtol=1e-3)
+
+
+def test_more_workers_than_devices_are_refused():
+    from coatnet_search.distributed import check_room
+
+    with pytest.raises(SetupError, match="--workers 4: each needs a GPU, and there are 1"):
+        check_room({"CPU": 16.0, "GPU": 1.0}, 4, gpus=True)
