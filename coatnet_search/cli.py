@@ -37,6 +37,7 @@ VERBS = {
     "choose": "choose architectures of a run by its study's rule, as files with reasons",
     "match": "depths and widths that give a layout a wanted cost",
     "train": "train a network in full by a recipe, resumable; test accuracy comes from here",
+    "compare": "full trainings beside each other and what the search saw of them",
     "predict": "what a trained network sees on image files",
     "export": "hand a trained network on: safetensors, ONNX, the MLflow registry",
     "profile": "parameters, multiply-adds and activations of architectures; their speed where a device is named",
@@ -247,6 +248,11 @@ def _train_options(parser: _Parser) -> None:
     _json(parser)
 
 
+def _compare_options(parser: _Parser) -> None:
+    parser.add_argument("outs", metavar="OUT", type=Path, nargs="+", help="folders of `train`")
+    _json(parser)
+
+
 def _predict_options(parser: _Parser) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="a folder that `train` or `export` has written")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="image files, or folders of them")
@@ -300,6 +306,7 @@ _OPTIONS = {
     "choose": _choose_options,
     "match": _match_options,
     "train": _train_options,
+    "compare": _compare_options,
     "predict": _predict_options,
     "export": _export_options,
     "profile": _profile_options,
