@@ -138,10 +138,11 @@ def test_a_later_stage_at_another_size_has_resized_bias_tables(arch_file, tmp_pa
 
 def test_weights_go_to_other_data_with_a_new_head_which_is_said(arch_file, tmp_path):
     train_plan(planned(arch_file), tmp_path / "first", CPU)
+    photos = digit_folder(tmp_path / "photos", 120)
     for label in range(3, 10):
-        shutil.rmtree(digit_folder(tmp_path / "photos", 120) / f"digit-{label}")
+        shutil.rmtree(photos / f"digit-{label}")
     first = str(stage_folder(tmp_path / "first", 0, 1))
-    plan = planned(arch_file, data=str(tmp_path / "photos"), weights=first, sets=("batch_size=8",))
+    plan = planned(arch_file, data=str(photos), weights=first, sets=("batch_size=8",))
 
     said = check(plan, CPU)
     model, _ = plan.network.started(0, plan.last.recipe, first)
