@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -81,7 +82,7 @@ def config(network: Network, sight: Sight, class_names: Sequence[str], loss: str
         architecture = network.timm
         args = {"num_classes": shape.num_classes, "in_chans": shape.in_channels}
     cfg = {
-        **(timm_cfg(shape) if network.timm is None else {}),
+        **(timm_cfg(shape) if network.timm is None else _cfg_of_timm(network.timm)),
         "architecture": architecture, "num_classes": shape.num_classes,
         "input_size": [sight.in_channels, sight.image_size, sight.image_size],
         "mean": [value / 255 for value in sight.mean], "std": [value / 255 for value in sight.std],
@@ -93,6 +94,13 @@ def config(network: Network, sight: Sight, class_names: Sequence[str], loss: str
         OURS: {"schema": 1, "name": network.name, "sight": dataclasses.asdict(sight), "loss": loss,
                "about": dict(about)},
     }  # fmt: skip
+
+
+def _cfg_of_timm(name: str) -> dict[str, Any]:
+    """What timm needs to build one of its own networks at another size and with another head."""
+    default = timm.get_pretrained_cfg(name)
+    known = default.to_dict() if default else {}
+    return {key: known[key] for key in ("fixed_input_size", "first_conv", "classifier") if key in known}
 
 
 def write_bundle(

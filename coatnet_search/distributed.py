@@ -7,6 +7,7 @@ that lost a member starts again from the last one.
 import contextlib
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,7 @@ def train_distributed(
     """
     out = out.resolve()
     (out / MISTAKE).unlink(missing_ok=True)
+    shutil.rmtree(out / "ray", ignore_errors=True)  # what Ray kept of an earlier start: the workers go on by themselves
     with cluster(address):
         check_room(ray.cluster_resources(), workers, gpus)
         trainer = TorchTrainer(

@@ -13,7 +13,7 @@ import torch
 from coatnet_search.commands.shared import torch_device
 from coatnet_search.errors import EXIT_DONE, InputError, SetupError
 from coatnet_search.full_plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
-from coatnet_search.full_train import RESULT, Row, assess, prepare_out, slow_loader, train_plan
+from coatnet_search.full_train import RESULT, Row, assess, prepare_out, read_rows, slow_loader, train_plan
 from coatnet_search.networks import find_network
 from coatnet_search.quantities import show, show_difference
 from coatnet_search.recipe import Recipe
@@ -56,7 +56,11 @@ def _train(plan: Plan, out: Path, device: torch.device, given: argparse.Namespac
     if given.workers:
         from coatnet_search.distributed import train_distributed  # noqa: PLC0415  # Ray is imported where it is asked for
 
+        screen.note(f"{given.workers} workers; the epochs so far are in {out / 'seed-N' / 'stage-N' / 'train.jsonl'}")
         train_distributed(plan, out, given.workers, gpus=device.type == "cuda", address=given.address)
+        rows = [row for number in range(len(plan.stages)) for row in read_rows(out, plan.seeds[0], number + 1)]
+        if rows and (slow := slow_loader(rows[-1], plan.data.workers)):
+            screen.warn(slow)
         return
     warned: set[str] = set()
 
