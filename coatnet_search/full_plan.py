@@ -189,6 +189,10 @@ def check(plan: Plan, device: torch.device, workers: int = 1) -> list[str]:
     said: list[str] = []
     for stage in plan.stages:
         data = plan.load(stage.image_size)
+        if data.in_channels != plan.network.shape.in_channels:
+            seen = plan.network.shape.in_channels
+            raise InputError(f"--data: a look at some images found {seen} channels, all together have "
+                             f"{data.in_channels}; convert the odd ones")  # fmt: skip
         steps = data.num_steps(stage.recipe.batch_size)
         schedule(stage.recipe, epochs=stage.recipe.epochs, steps_per_epoch=steps)
         at_once = workers * (stage.recipe.micro_batch or 1)

@@ -1,6 +1,5 @@
 """Full training: stages and seeds, resumed to the bit, started from weights, scored on a split that nothing saw."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -22,9 +21,8 @@ from coatnet_search import full_train
 from coatnet_search.arch import Arch, Stage, Stem
 from coatnet_search.bundle import read_bundle
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.full_plan import Plan, check, data_spec, make_plan
+from coatnet_search.full_plan import Plan, make_plan
 from coatnet_search.full_train import against, assess, prepare_out, slow_loader, stage_folder, train_plan
-from coatnet_search.networks import Network, family_size, find_network
 from coatnet_search.scores import over_seeds, score
 
 ARCH = Arch(
@@ -136,23 +134,6 @@ def test_a_later_stage_at_another_size_has_resized_bias_tables(arch_file, tmp_pa
     assert read_bundle(tmp_path / "out").sight.image_size == 16
 
 
-def test_weights_go_to_other_data_with_a_new_head_which_is_said(arch_file, tmp_path):
-    train_plan(planned(arch_file), tmp_path / "first", CPU)
-    photos = digit_folder(tmp_path / "photos", 120)
-    for label in range(3, 10):
-        shutil.rmtree(photos / f"digit-{label}")
-    first = str(stage_folder(tmp_path / "first", 0, 1))
-    plan = planned(arch_file, data=str(photos), weights=first, sets=("batch_size=8",))
-
-    said = check(plan, CPU)
-    model, _ = plan.network.started(0, plan.last.recipe, first)
-
-    assert said == ["the weights tell 10 classes apart, the data has 3: the head is new"]
-    assert model.head.fc.weight.shape == (3, 16)
-    before = weights(tmp_path / "first")
-    assert torch.equal(model.state_dict()["stem.0.weight"], before["stem.0.weight"])
-
-
 def test_a_timm_network_trains_by_the_same_recipe_and_is_read_back(tmp_path):
     plan = planned("timm:test_vit", sets=("batch_size=256", "drop_path=0.1"), epochs=1, image_size=32)
 
@@ -161,13 +142,6 @@ def test_a_timm_network_trains_by_the_same_recipe_and_is_read_back(tmp_path):
 
     assert bundle.network.timm == "test_vit"
     assert same(dict(bundle.model.state_dict()), weights(tmp_path / "out"))
-
-
-def test_the_published_networks_of_timm_become_architectures():
-    network = find_network("timm:coatnet_0_224", image_size=None, own_size=8, in_channels=3, num_classes=10)
-
-    assert (network.timm, network.shape.layout, network.shape.image_size) == (None, "C-C-T-T", 224)
-    assert family_size(network) == "coatnet-0"
 
 
 def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(tmp_path):
@@ -193,72 +167,6 @@ def test_a_folder_of_other_training_is_refused_with_the_difference(arch_file, tm
         prepare_out(planned(arch_file, epochs=3), tmp_path / "out")
     with pytest.raises(InputError, match="is not empty and holds no training"):
         prepare_out(planned(arch_file), tmp_path / "full")
-
-
-def test_a_plan_travels_as_plain_values(arch_file):
-    plan = planned(arch_file, "digits", "small-images-finetune@16", sets=("2.centre_crop=false",))
-
-    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
-
-    assert again.identity() == plan.identity()
-    assert again.network.count == plan.network.count
-
-
-WRONG = {
-    "unknown recipe": ({"recipes": ("digit",)}, "did you mean 'digits'"),
-    "recipe of another size": ({"recipes": ("paper-imagenet",)}, "paper-imagenet is for networks of the size of"),
-    "size that is none": ({"recipes": ("digits@x",)}, "expected NAME or NAME@SIZE"),
-    "size that does not fit": ({"recipes": ("digits@9",)}, "image_size 9 is not a multiple"),
-    "unknown value": ({"sets": ("lrr=1",)}, "did you mean 'lr'"),
-    "stage that is not there": ({"sets": ("3.lr=1",)}, "there is no stage 3, only 1"),
-    "unknown data": ({"data": "digit"}, "no data set named 'digit'; did you mean 'digits'"),
-    "unknown value of data": ({"sets": ("data.seeds=1",)}, "did you mean 'seed'"),
-    "unknown timm network": ({"arch": "timm:coatnet_9"}, "no timm network named"),
-    "parts that do not divide": ({"sets": ("batch_size=100", "micro_batch=64")}, "64 does not divide"),
-    "a seed twice": ({"seeds": (1, 1)}, "each one once"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_mistake_is_one_line_before_anything_is_trained(name, arch_file):
-    options, message = WRONG[name]
-    options = {"arch": arch_file, "recipes": ("digits",), "data": "digits", "sets": QUICK, **options}
-
-    with pytest.raises((InputError, SetupError)) as caught:
-        make_plan(options.pop("arch"), options.pop("recipes"), options.pop("data"), **options)
-
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_what_would_end_the_training_later_is_found_by_the_check(arch_file, tmp_path):
-    with pytest.raises(InputError, match="5000 steps of warm-up, but the whole run has"):
-        check(planned(arch_file, sets=("warmup=5000", "warmup_unit=steps")), CPU)
-    with pytest.raises(InputError, match="do not divide among 3 workers"):
-        check(planned(arch_file), CPU, workers=3)
-    with pytest.raises(SetupError, match="nowhere is not there"):
-        check(planned(arch_file, weights="nowhere"), CPU)
-    (tmp_path / "bad.safetensors").write_bytes(b"no")
-    with pytest.raises(InputError, match="not a whole safetensors file"):
-        check(planned(arch_file, weights=str(tmp_path / "bad.safetensors")), CPU)
-    other = dataclasses.replace(ARCH, stages=(dataclasses.replace(ARCH.stages[0], width=16), ARCH.stages[1]))
-    wider = Network(name="wider", shape=other)
-    wider.save(wider.build(0), tmp_path / "wider.safetensors")
-    with pytest.raises(InputError, match=r"weights of another network: stages\.0"):
-        check(planned(arch_file, weights=str(tmp_path / "wider.safetensors")), CPU)
-    with pytest.raises(SetupError, match="does not exist; give a folder"):
-        data_spec("not/here")
-
-
-def test_weights_of_a_trial_that_were_not_kept_say_so(arch_file, tmp_path, monkeypatch):
-    class Trial:
-        number, key, arch, state = 3, "abc", ARCH, "done"
-
-    monkeypatch.setattr("coatnet_search.networks.read_trials", lambda _: [Trial])
-    monkeypatch.setattr("coatnet_search.networks.record_path", lambda _: Path(__file__))
-
-    with pytest.raises(SetupError, match="the weights of trial 3 of run were not kept"):
-        check(planned(arch_file, weights="run:3"), CPU)
 
 
 def test_a_slow_loader_is_said_with_what_to_do():
