@@ -25,8 +25,10 @@ from coatnet_search.analyse import BUDGET, as_costs, comparable, complete, join_
 from coatnet_search.arch import digest
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.quantities import QUANTITIES, Sense, quantity, sense_of, show, show_difference
+from coatnet_search.scaling import Scaling
 
 RULE = "keep the limits, take the front, best first objective first; then the next fronts"
+RULE_AT = "smallest expected regret at the amount of data asked for"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ def choose(
         raise InputError(_nothing_to_choose(frame, objectives, limits))
     ordered = ranked(feasible, objectives)
     repeated = ordered["arch_id"].duplicated() & ordered["arch_id"].notna()
-    peers = np.array([_peer(row) is not None for row in ordered.to_dict("records")], dtype=bool)
+    peers = np.array([_peer(row) is not None for _, row in ordered.iterrows()], dtype=bool)
     repeated |= ordered["layout"].duplicated() & peers
     ordered = ordered[~repeated]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
@@ -71,6 +73,61 @@ def choose(
         metrics = {name: _plain(row[name]) for name in names if _known(row[name])}
         chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics))
     return chosen
+
+
+def choose_at(
+    frame: pd.DataFrame,
+    scaling: Scaling,
+    num_images: float,
+    *,
+    compute: float | None = None,
+    limit: Mapping[str, float] | None = None,
+    top: int = 3,
+    beyond: bool = False,
+) -> list[Choice]:
+    """At most ``top`` arms of a scaling study (layouts at a size, networks of timm) by expected regret at an amount of
+    data; of each arm the instance with the smallest error so far, as its trial on the most images.
+
+    ``compute``: only arms whose training there takes at most so many multiply-adds; ``limit`` as in ``choose``. Raises
+    InputError beyond the calibrated distance (unless ``beyond``), and where no arm keeps the limits.
+    """
+    limits = dict(limit or {})
+    _check(frame, limits, top)
+    table, count = scaling.at(num_images, compute=compute, beyond=beyond), 0
+    trials = complete(frame).set_index("number", drop=False)
+    chosen: list[Choice] = []
+    for place, line in enumerate(table.to_dict("records")):
+        row: Any = trials.loc[_network(scaling, str(line["arm"]))]
+        alone = pd.DataFrame([row])
+        if _shortfall(alone, {}, limits)[0] > 0 or not _inside(alone)[0]:
+            count += 1
+            continue
+        metrics = {name: _plain(row[name]) for name in metric_names(frame) if _known(row[name])}
+        metrics |= {"predicted_error": line["error"], "predicted_low": line["low"], "predicted_high": line["high"],
+                    "p_best": line["p_best"], "expected_regret": line["expected_regret"]}  # fmt: skip
+        chosen.append(Choice(rank=len(chosen) + 1, row=row.to_dict(), front=place + 1, metrics=metrics,
+                             reason=_reason_at(line, num_images, len(table), limits)))  # fmt: skip
+    if not chosen:
+        raise InputError(f"none of the {count} arms keeps {_limit_words({}, limits)}; widen the limit")
+    return chosen[:top]
+
+
+def _network(scaling: Scaling, arm: str) -> int:
+    """The trial of an arm that stands for it: its best instance (mean log error over all amounts of data), on the most
+    images, the first seed."""
+    runs = scaling.runs[scaling.runs["arm"] == arm]
+    logs = np.log(np.maximum(numbers(runs, "error"), 1e-6))
+    best = pd.Series(logs).groupby(runs["instance"].to_numpy()).mean().idxmin()
+    own = runs[runs["instance"] == best].sort_values(["num_images", "seed", "draw"], ascending=[False, True, True])
+    return int(own["number"].iloc[0])
+
+
+def _reason_at(line: Mapping[Any, Any], num_images: float, arms: int, limits: Mapping[str, float]) -> str:
+    among = f"{arms} arms" + (f" with {_limit_words({}, limits)}" if limits else "")
+    return (f"At {num_images:,.0f} images: predicted validation error {show('error', line['error'])} (90 % interval "
+            f"{show('error', line['low'])} to {show('error', line['high'])}), best of {among} with probability "
+            f"{line['p_best']:.2f}; choosing it costs {show_difference('error', line['expected_regret'])} on "
+            "average.")  # fmt: skip
 
 
 def _nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
@@ -119,10 +176,15 @@ def _inside(rows: pd.DataFrame) -> np.ndarray:
     return np.array([not (isinstance(one, Mapping) and one.get("outside_limits")) for one in values], dtype=bool)
 
 
-def _peer(row: Mapping[str, Any]) -> str | None:
+def _peer(row: Mapping[str, Any] | pd.Series) -> str | None:
     """The label of a network of timm; None for a candidate."""
     attributes = row.get("attributes")
     return attributes.get("peer") if isinstance(attributes, Mapping) else None
+
+
+def peer_name(label: str) -> str:
+    """timm's name in a peer's label: ``resnet18`` of ``timm:resnet18 fine-tuned``."""
+    return label.removeprefix("timm:").split()[0]
 
 
 def _limit_words(objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
@@ -174,7 +236,7 @@ def _plain(value: float) -> float | int:
     return int(value) if float(value).is_integer() else float(value)
 
 
-def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None = None) -> list[Path]:
+def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None = None, rule: str = RULE) -> list[Path]:
     """Write ``RANK-LAYOUT-ARCHID.yaml`` files and return their paths; files of an earlier choice there are removed.
 
     Each file is a mapping whose key ``arch`` is an architecture that ``load_arch`` reads (of a network of timm there is
@@ -189,7 +251,7 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     for choice in choices:
         path = folder / _file_name(choice)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(_document(choice, study), encoding="utf-8")
+        temporary.write_text(_document(choice, study, rule), encoding="utf-8")
         os.replace(temporary, path)
         paths.append(path)
     for stale in folder.glob("*.yaml"):
@@ -204,11 +266,12 @@ def _file_name(choice: Choice) -> str:
     return f"{choice.rank}-{layout}-{arch_id}.yaml"
 
 
-def _document(choice: Choice, study: str | None) -> str:
+def _document(choice: Choice, study: str | None, rule: str) -> str:
     row = choice.row
     budget = {name: int(row[name]) for name in BUDGET if _known(row.get(name))}
     peer = _peer(row)
-    network = {"timm": peer} if peer else {"arch": json.loads(json.dumps(row["arch"]))}  # nothing shared: no anchors
+    arch = json.loads(json.dumps(row["arch"]))  # plain values, none of them shared: no YAML anchors
+    network: dict[str, Any] = {"timm": peer_name(peer), "peer": peer} if peer else {"arch": arch}
     content = {
         **network,
         "study": study,
@@ -217,7 +280,7 @@ def _document(choice: Choice, study: str | None) -> str:
         "layout": row["layout"],
         "rank": choice.rank,
         "reason": choice.reason,
-        "rule": RULE,
+        "rule": rule,
         "budget": budget,
         "metrics": dict(choice.metrics),
     }

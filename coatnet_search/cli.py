@@ -35,6 +35,7 @@ VERBS = {
     "mirror": "send a whole record to MLflow again",
     "report": "write the page, the pictures and the table of a run; print its front",
     "choose": "choose architectures of a run by its study's rule, as files with reasons",
+    "scaling": "which layout wins at which amount of data: a scaling study's answers, each with its probability",
     "match": "depths and widths that give a layout a wanted cost",
     "train": "train a network in full by a recipe, resumable; test accuracy comes from here",
     "compare": "full trainings beside each other and what the search saw of them",
@@ -197,6 +198,26 @@ def _choose_options(parser: _Parser) -> None:
     parser.add_argument("--limit", metavar="METRIC=NUMBER", type=limit, nargs="+", action="extend", default=[],
                         help="what a chosen one keeps, as macs=4.2e9; laid over the study's own limits")  # fmt: skip
     parser.add_argument("--top", metavar="K", type=count, help="how many (the study's number)")
+    parser.add_argument("--at-data", metavar="N", type=positive,
+                        help="of a scaling study: by predicted error at so many training images")  # fmt: skip
+    parser.add_argument("--at-compute", metavar="C", type=positive,
+                        help="with --at-data: only what trains there within so many multiply-adds")  # fmt: skip
+    parser.add_argument("--beyond", action="store_true", help="predict beyond the calibrated distance too")
+    _json(parser)
+
+
+def _scaling_options(parser: _Parser) -> None:
+    _run_folder(parser)
+    parser.add_argument("--at-data", metavar="N", type=positive, nargs="+", action="extend", default=[],
+                        help="training images to answer for (the largest regime, and 2, 4, 16 times that)")  # fmt: skip
+    parser.add_argument("--at-compute", metavar="C", type=positive,
+                        help="only what trains there within so many multiply-adds")  # fmt: skip
+    parser.add_argument("--target-error", metavar="E", type=positive, help="how many images each needs for this error "
+                        "(a fraction, as 0.2)")  # fmt: skip
+    parser.add_argument("--up-to", metavar="N", type=positive, help="fit on regimes of at most so many images and "
+                        "predict the larger ones")  # fmt: skip
+    parser.add_argument("--form", metavar="F", help="one form of scaling law in place of the default's average")
+    parser.add_argument("--beyond", action="store_true", help="predict beyond the calibrated distance too")
     _json(parser)
 
 
@@ -304,6 +325,7 @@ _OPTIONS = {
     "mirror": _mirror_options,
     "report": _report_options,
     "choose": _choose_options,
+    "scaling": _scaling_options,
     "match": _match_options,
     "train": _train_options,
     "compare": _compare_options,

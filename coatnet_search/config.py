@@ -4,6 +4,7 @@
 in the exported JSON Schema. In a space, a scalar is a constant and a list is a dimension of the search.
 """
 
+import dataclasses
 import functools
 import typing
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,7 @@ __all__ = [
 
 T = TypeVar("T")
 _NAME, _INLINE = "<name>", "<inline>"  # marks of the two forms of ``space``; no key of a file has brackets
+DEFAULT_STRATEGY = "predictor"
 LISTED, SETTLE = "listed", "settle"  # orders of a scaling study's runs: as written down; most useful first
 _FORM = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
@@ -158,8 +160,8 @@ class ConditionsSpec:
 class SearchSpec:
     """How the next candidates are chosen, and how many of them."""
 
-    strategy: Text = "predictor"
-    """A name of the strategies' menu (random, grid, tpe, nsga2, ...); of a scaling study: listed, settle."""
+    strategy: Text = ""
+    """A name of the strategies' menu (predictor, where none is given); of a scaling study: listed (then), settle."""
     trials: Count | None = None
     """How many candidates are tried; of a scaling study at most so many of its runs, null: all of them."""
     seed: CountOrZero = 0
@@ -291,7 +293,7 @@ class StudyFile:
     """start: before a trial is trained; end: all finished ones after the search, for the report and the choice."""
     conditions: ConditionsSpec = field(default_factory=ConditionsSpec)
     """Under which conditions it is measured."""
-    search: SearchSpec = field(default_factory=lambda: SearchSpec(strategy=LISTED))
+    search: SearchSpec = field(default_factory=SearchSpec)
     """How candidates are chosen; a scaling study needs none."""
     peers: tuple[Annotated[PeerSpec, BeforeValidator(_peer)], ...] = ()
     """Networks of timm that are trained, fine-tuned or measured beside the candidates; a name alone is trained."""
@@ -319,6 +321,9 @@ class StudyFile:
     def __post_init__(self) -> None:
         if self.evaluate == "trained" and not isinstance(self.recipe.get("name"), str):
             raise Misplaced("expected the name of a recipe, such as small-images", ("recipe", "name"))
+        if not self.search.strategy:
+            usual = DEFAULT_STRATEGY if self.equal_cost is None else LISTED
+            object.__setattr__(self, "search", dataclasses.replace(self.search, strategy=usual))
         if self.equal_cost is None:
             self._check_search()
         else:

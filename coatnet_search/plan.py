@@ -1,9 +1,10 @@
 """What a study will cost before it is run: networks, trials, multiply-adds, device-hours, disk. Trains nothing."""
 
+import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from coatnet_search.arch import Arch
+from coatnet_search.cells import Cell, planned
 from coatnet_search.cost import cost
 from coatnet_search.datasets import Summary
 from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN
@@ -23,6 +25,9 @@ from coatnet_search.rehearsal import TRAINING, training_speed
 from coatnet_search.study import RUNS, Study
 from coatnet_search.survey import Survey
 
+# what stands for data that is not here: a scaling study's networks do not depend on it
+_UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, class_names=(), image_sizes=(1, 1, 1),
+                  digest="", num_broken=0, exact=False, note=None)  # fmt: skip
 SAMPLED = 200  # random networks that stand for the candidates of a search
 DRAWN = 4000  # at most so many are drawn to find them, where the study's limits refuse some
 START_S = 1.5  # of a trial besides its epochs: build the network, measure it
@@ -94,13 +99,19 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         study = study.with_data()
     except SetupError as error:
         warnings.append(f"{error}; `run` needs it (without it the hours are not known)")
-    archs, share = _sampled(study)
-    macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs)
-    params = [cost(arch).params for arch in archs]
+    cells = _cells(study, warnings)
+    archs, share = _sampled(study) if study.file.equal_cost is None else ([cell.arch for cell in cells], 1.0)
+    macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs if arch.stages)
+    if not macs:
+        raise InputError(f"study {study.name}: its runs follow from its data; see the warnings: {'; '.join(warnings)}")
+    params = [cost(arch).params for _, _, arch in macs]
     survey = study.space.survey
-    trials = min(study.file.search.trials, survey.size) if survey.exact else study.file.search.trials
+    asked = study.file.search.trials or 0
+    searched = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
+    work = _work(study, cells, searched, float(np.mean([value for value, _, _ in macs])))
+    trials = searched + len(cells)
     device = _device(study, warnings)
-    training = _training(study, macs[len(macs) // 2][2], trials, [value for value, _, _ in macs], device, warnings)
+    training = _training(study, macs[len(macs) // 2][2], trials, work, device, warnings)
     at_once = training.at_once if training else 1
     free = shutil.disk_usage(_existing(runs)).free / MIB
     needed, cached = _run_bytes(study, trials, max(params), at_once) / MIB, _cache_bytes(study) / MIB
@@ -149,6 +160,29 @@ def _sampled(study: Study) -> tuple[list[Arch], float]:
     return kept, len(kept) / drawn
 
 
+def _cells(study: Study, warnings: list[str]) -> list[Cell]:
+    """The trials that the study plans by itself, as many as it will run; without data only a scaling study's networks
+    are known."""
+    try:
+        cells = planned(study if study.summary else dataclasses.replace(study, summary=_UNSEEN))
+    except SetupError as error:
+        warnings.append(str(error))
+        return []
+    return cells[: study.file.search.trials] if study.file.equal_cost else cells
+
+
+def _work(study: Study, cells: Sequence[Cell], searched: int, macs: float) -> float | None:
+    """Image-multiply-adds of all training together: images of an epoch (with what is looked at afterwards), times
+    epochs, times multiply-adds; None without data."""
+    if study.summary is None:
+        return None
+    work = searched * study.budget.epochs * images_per_epoch(study.summary, study.budget.num_images) * macs
+    for cell in cells:
+        images = images_per_epoch(study.summary, cell.budget.num_images)
+        work += cell.budget.epochs * images * cell.metrics(study)["macs"]
+    return work
+
+
 def _range(values: list[int]) -> Range:
     return Range(min=min(values), median=float(np.median(values)), max=max(values))
 
@@ -169,7 +203,7 @@ def _device(study: Study, warnings: list[str]) -> str:
     return "cuda" if here else "cpu"
 
 
-def _training(study: Study, arch: Arch, trials: int, macs: list[int], device: str,
+def _training(study: Study, arch: Arch, trials: int, work: float | None, device: str,
               warnings: list[str]) -> Training | None:  # fmt: skip
     """Speed and hours from a few steps of ``arch``; None where nothing is trained, or by a trainer of the user's."""
     if study.evaluator is not None or not study.budget.epochs:
@@ -182,11 +216,8 @@ def _training(study: Study, arch: Arch, trials: int, macs: list[int], device: st
     except SetupError as error:
         warnings.append(str(error))
         return None
-    image_s = float(np.mean(macs)) / own / speed
-    hours, at_once = None, min(at_once, trials)
-    if study.summary:
-        images = study.budget.epochs * images_per_epoch(study.summary)
-        hours = trials * (START_S + images * image_s) / 3600
+    at_once = min(at_once, trials)
+    hours = None if work is None else (trials * START_S + work / own / speed) / 3600
     if device == "cuda":
         name = describe(torch.device(device))
     else:
@@ -196,7 +227,7 @@ def _training(study: Study, arch: Arch, trials: int, macs: list[int], device: st
         device=name,
         images_per_s=speed,
         macs=own,
-        hours_per_million_images=1e6 * image_s / 3600,
+        hours_per_million_images=1e6 / speed / 3600,
         device_hours=hours,
         at_once=at_once,
         hours=hours / at_once if hours is not None else None,
@@ -211,9 +242,11 @@ def trials_at_once(cpus: float, gpus: float) -> tuple[int, int]:
     return max(1, math.floor(smallest)) if math.isfinite(smallest) else cores, max(1, min(cores, math.floor(cpus)))
 
 
-def images_per_epoch(summary: Summary) -> float:
-    """An epoch in training images: those it trains on, and a third for each that is only looked at afterwards."""
-    return summary.num_train + (summary.num_val + min(TRAIN_SAMPLE, summary.num_train)) / TRAINING
+def images_per_epoch(summary: Summary, num_images: int | None = None) -> float:
+    """An epoch in training images: those it trains on, and a third for each that is only looked at afterwards, which
+    is never more than it trains on (``train``)."""
+    count = num_images or summary.num_train
+    return count + min(count, (summary.num_val + min(TRAIN_SAMPLE, count)) / TRAINING)
 
 
 def _run_bytes(study: Study, trials: int, params: int, at_once: int) -> float:

@@ -24,6 +24,8 @@ QUANTITIES: dict[str, Quantity] = {
     "train_top1": Quantity(title="training accuracy", sense="max", form="percent"),
     "error": Quantity(title="validation error", sense="min", form="percent"),
     "val_loss": Quantity(title="validation loss", sense="min"),
+    "predicted_error": Quantity(title="predicted error", sense="min", form="percent"),
+    "expected_regret": Quantity(title="expected regret", sense="min", form="percent"),
     "train_loss": Quantity(title="training loss", sense="min"),
     "macs": Quantity(title="multiply-adds", sense="min", form="count"),
     "params": Quantity(title="parameters", sense="min", form="count"),

@@ -64,7 +64,7 @@ def test_peers_are_trained_under_the_same_data_and_budget_and_stand_in_record_fr
     )
     assert measured["state"] == "done" and measured["error"] != measured["error"] and measured["macs"] > 0
     assert "timm:resnet10t" in {choice.row["layout"] for choice in choices}
-    assert any(yaml.safe_load(file.read_text()).get("timm") == "timm:resnet10t" for file in files)
+    assert any(yaml.safe_load(file.read_text()).get("timm") == "resnet10t" for file in files)
     assert "timm:resnet10t" in page.read_text()
 
 

@@ -3,11 +3,14 @@
 import argparse
 from typing import Any
 
-from coatnet_search.choose import Choice, choose, write_choices
+from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, peer_name, write_choices
 from coatnet_search.commands.shared import metric_columns, run_record
+from coatnet_search.errors import InputError
+from coatnet_search.scaling import fit_scaling
 from coatnet_search.screen import Screen
 
 COLUMNS = {"rank": "rank", "number": "trial", "layout": "layout", "arch_id": "architecture"}
+PREDICTED = ("predicted_error", "p_best", "expected_regret")
 
 
 def main(given: argparse.Namespace) -> int:
@@ -15,18 +18,30 @@ def main(given: argparse.Namespace) -> int:
     frame, study = run_record(given.run)
     rule = study.get("choose") or {}
     limits = {**(rule.get("limit") or {}), **dict(given.limit)}
-    choices = choose(frame, study["objectives"], limits, given.top or rule.get("top", 3))
-    paths = write_choices(choices, given.run / "chosen", study=study.get("name"))
+    top = given.top or rule.get("top", 3)
+    if given.at_data is None:
+        if given.at_compute is not None or given.beyond:
+            raise InputError("--at-compute and --beyond go with --at-data")
+        choices, by = choose(frame, study["objectives"], limits, top), RULE
+    else:
+        scaling = fit_scaling(frame, num_val=(study.get("data_summary") or {}).get("num_val"))
+        screen.say(scaling.verdict(given.at_data, compute=given.at_compute, beyond=given.beyond))
+        choices = choose_at(frame, scaling, given.at_data, compute=given.at_compute, limit=limits, top=top,
+                            beyond=given.beyond)  # fmt: skip
+        by = RULE_AT
+    paths = write_choices(choices, given.run / "chosen", study=study.get("name"), rule=by)
     rows = [{**_row(choice), "path": path} for choice, path in zip(choices, paths, strict=True)]
     screen.result(rows)
-    metrics = [name for name in dict.fromkeys((*study["objectives"], *limits, "val_top1", "macs", "params"))
+    metrics = [name for name in dict.fromkeys((*PREDICTED, *study["objectives"], *limits, "val_top1", "macs", "params"))
                if any(row.get(name) is not None for row in rows)]  # fmt: skip
     screen.table({**COLUMNS, **metric_columns(metrics)}, rows)
     for row in rows:
         screen.say(f"{row['rank']}. {row['reason']}")
     for path in paths:
         screen.say(f"written: {path}")
-    screen.next(["profile", *paths], "their cost; --device measures their speed")
+    names = [f"timm:{peer_name(str(row['layout']))}" if str(row["layout"]).startswith("timm:") else row["path"]
+             for row in rows]  # fmt: skip
+    screen.next(["profile", *names], "their cost; --device measures their speed")
     return 0
 
 

@@ -1,0 +1,108 @@
+"""``scaling RUN``: which layout wins at which amount of data, and how sure that is."""
+
+import argparse
+from typing import Any
+
+import pandas as pd
+
+from coatnet_search.commands.shared import run_record
+from coatnet_search.scaling import Scaling, fit_scaling, settings
+from coatnet_search.screen import Screen
+
+AHEAD = (1, 2, 4, 16)  # times the largest regime, where nothing was asked for
+ANSWER = {"arm": "arm", "error": "predicted error", "low": "5 %", "high": "95 %", "p_best": "P(best)",
+          "expected_regret": "expected regret", "macs": "multiply-adds", "params": "parameters"}  # fmt: skip
+CROSSOVER = {"first": "first", "second": "second", "crossover": "crossover (images)", "interval": "90 % of those that "
+             "cross", "not_in_range": "P(not in range)", "p_first_always": "P(first always better)",
+             "p_second_always": "P(second always better)"}  # fmt: skip
+
+
+def main(given: argparse.Namespace) -> int:
+    screen = Screen(given.json, given.results)
+    frame, study = run_record(given.run)
+    num_val = (study.get("data_summary") or {}).get("num_val")
+    scaling = fit_scaling(frame, up_to=given.up_to, num_val=num_val, form=given.form)
+    targets = given.at_data or [scaling.num_images[-1] * factor for factor in AHEAD
+                                if scaling.num_images[-1] * factor <= scaling.reach]  # fmt: skip
+    needed = scaling.data_needed(given.target_error) if given.target_error else None
+    answers = {target: scaling.at(target, compute=given.at_compute, beyond=given.beyond) for target in targets}
+    crossovers = scaling.crossovers()
+    screen.result(_result(scaling, answers, crossovers, needed, study))
+    for text in settings(study):
+        screen.say(f"{text}.")
+    for target, table in answers.items():
+        screen.say()
+        screen.say(scaling.verdict(target, compute=given.at_compute, beyond=given.beyond))
+        screen.table(ANSWER, _percent(table))
+    screen.say()
+    screen.table(CROSSOVER, [_crossing(row) for row in crossovers.to_dict("records")])
+    if needed is not None:
+        screen.say()
+        screen.table({"arm": "arm", "crossover": f"images for {100 * given.target_error:g} % error", "interval":
+                      "90 % of those that reach it", "not_in_range": "P(not in range)"},
+                     [_crossing(row) for row in needed.to_dict("records")])  # fmt: skip
+    _trust(screen, scaling)
+    screen.next(
+        ["choose", given.run, "--at-data", f"{targets[-1]:.0f}"], "writes the choice for that much data as files"
+    )
+    return 0
+
+
+def _percent(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Errors as texts in percent; costs stay numbers."""
+    rows = table.to_dict("records")
+    for row in rows:
+        for name in ("error", "low", "high"):
+            row[name] = f"{100 * row[name]:.2f} %"
+        row["p_best"] = f"{row['p_best']:.2f}"
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _crossing(row: dict[Any, Any]) -> dict[str, Any]:
+    known = row["num_images"] == row["num_images"]
+    some = row["low"] == row["low"]
+    return {
+        **row,
+        "crossover": f"{row['num_images']:,.0f}" if known else "not in range",
+        "interval": f"{row['low']:,.0f} to {row['high']:,.0f}" if some else "none",
+        **{name: f"{row[name]:.2f}" for name in ("not_in_range", "p_first_always", "p_second_always") if name in row},
+    }
+
+
+def _trust(screen: Screen, scaling: Scaling) -> None:
+    """Noise, instances, what was held out, what is too short or missing, and warnings of the fit."""
+    floor = scaling.noise.iloc[-1]
+    screen.say()
+    screen.say(f"noise at {floor['num_images']:,.0f} images: {100 * floor['seed_sd']:.2g} points between seeds, "
+               f"{100 * floor['binomial_sd']:.2g} points from the number of validation images.")  # fmt: skip
+    for row in scaling.instances.to_dict("records"):
+        screen.say(f"{row['arm']}: its {row['instances']} instances differ by {row['points']:.2g} points (one sd).")
+    for row in scaling.check().to_dict("records"):
+        screen.say(f"held out: {row['arm']} on {row['num_images']:,} images: {100 * row['error']:.1f} %, predicted "
+                   f"{100 * row['predicted']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f}): "
+                   f"{'inside' if row['inside'] else 'OUTSIDE'}")  # fmt: skip
+    for row in scaling.too_short.to_dict("records"):
+        screen.warn(f"{row['arm']} on {row['num_images']:,} images is trained too briefly: {100 * row['error']:.1f} %, "
+                    f"and {100 * row['doubled_error']:.1f} % with twice the epochs")  # fmt: skip
+    for (arm, state), group in scaling.missing.groupby(["arm", "state"]):
+        screen.warn(f"{arm}: {len(group)} runs are {state} and not in the fit")
+    for text in scaling.fits.warnings:
+        screen.warn(text)
+
+
+def _result(scaling: Scaling, answers: dict[float, pd.DataFrame], crossovers: pd.DataFrame,
+            needed: pd.DataFrame | None, study: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    return {
+        "settings": settings(study),
+        "num_images": scaling.num_images,
+        "reach": scaling.reach,
+        "answers": [{"num_images": target, "arms": table.to_dict("records")} for target, table in answers.items()],
+        "crossovers": crossovers.to_dict("records"),
+        "data_needed": None if needed is None else needed.to_dict("records"),
+        "noise": scaling.noise.to_dict("records"),
+        "instances": scaling.instances.to_dict("records"),
+        "held_out": scaling.check().to_dict("records"),
+        "too_short": scaling.too_short.to_dict("records"),
+        "missing": scaling.missing.to_dict("records"),
+        "warnings": list(scaling.fits.warnings),
+    }
