@@ -37,7 +37,6 @@ def compute_optimal(fit: FormFit, compute: ArrayLike, cost: float = 6.0, draws: 
     data = budget / size
     loss = centre[0] + centre[1] * size ** -centre[3] + centre[2] * data ** -centre[4]
     spread = np.nan_to_num(fit.covariance) / np.outer(centre, centre)  # of the logs: they stay positive
-    spread[0] = spread[:, 0] = 0.0
     logs = np.random.default_rng(seed).multivariate_normal(
         np.log(centre[1:]), spread[1:, 1:], draws, check_valid="ignore"
     )

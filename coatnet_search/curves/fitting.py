@@ -21,7 +21,7 @@ from coatnet_search.errors import InputError
 Residuals = Callable[[Array], Array]
 
 BELOW = 1 - 1e-9  # the floor stays under the smallest y by this factor
-INNER = 3  # Gauss-Newton steps from relative to log residuals inside the search over shapes
+INNER, INNER_HUBER = 3, 25  # Gauss-Newton steps from relative to log (Huber) residuals inside the search over shapes
 NEAR = 1.01  # optima within this factor of the best objective count as found
 
 
@@ -150,7 +150,7 @@ def project(problem: _Problem, shape: Array) -> Array:
     features = problem.form.features(problem.x, shape)
     fitted = np.exp(problem.log_y)
     linear = np.zeros(features.shape[1])
-    for _ in range(INNER):
+    for _ in range(INNER if problem.huber is None else INNER_HUBER):
         residual = np.log(fitted) - problem.log_y
         robust = 1.0 if problem.huber is None else np.minimum(1.0, problem.unit / np.maximum(np.abs(residual), 1e-300))
         root = np.sqrt(problem.weights * robust)

@@ -73,7 +73,8 @@ def exponents(rng: np.random.Generator, count: int) -> Array:
     return drawn
 
 
-def floors(rng: np.random.Generator, count: int, share: float = 1.0) -> Array:
-    """The floor as a share of the last y: even in [0, 1) for a share of the curves, 0 for the rest."""
-    drawn: Array = np.where(rng.random(count) < share, rng.random(count), 0.0)
+def floors(rng: np.random.Generator, count: int) -> Array:
+    """The floor as a share of the last y: 0 for one curve in ten; otherwise rather near the last y than far, because
+    curves slow down more often than not."""
+    drawn: Array = np.where(rng.random(count) < 0.9, rng.beta(1.6, 1.0, count), 0.0)
     return drawn

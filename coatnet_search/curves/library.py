@@ -14,13 +14,13 @@ from coatnet_search.errors import InputError
 MEMBERS = 4000
 SEED = 20211019  # of the library, which is part of the model: the same for every fit
 
-SHARES: Mapping[str, float] = {
-    "power": 0.08,
-    "floor": 0.18,
-    "shifted": 0.14,
-    "m4": 0.2,
-    "broken": 0.2,
-    "saturating": 0.2,
+SHARES: Mapping[str, float] = {  # the broken form can imitate the others and has the most shapes to fill
+    "power": 0.04,
+    "floor": 0.14,
+    "shifted": 0.1,
+    "m4": 0.16,
+    "broken": 0.4,
+    "saturating": 0.16,
 }
 
 

@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from coatnet_search.curves.form import Array, Form, exponents, floors, grid
 
-STEPS = 40  # of Newton's method on a function of bounded slope: exact to rounding long before
+STEPS = 40  # of Newton's method on a function of bounded slope: exact long before
 
 
 def transition(log_right: Array, a: Array) -> Array:
@@ -21,7 +21,7 @@ def transition(log_right: Array, a: Array) -> Array:
         missing = log_right + np.logaddexp(0, -logit) - a * np.logaddexp(0, logit)
         step = missing / (expit(-logit) + a * expit(logit))
         logit = logit + step
-        if np.abs(step).max(initial=0.0) < 1e-13:
+        if np.abs(step).max(initial=0.0) < 1e-9:
             break
     t: Array = expit(logit)
     return t
@@ -56,5 +56,5 @@ class M4(Form):
             [np.log(rng.uniform(0.1, 3.0, count)), rng.uniform(-6.0, 5.0, count), np.log(exponents(rng, count))], axis=1
         )
         at_last = self.features(np.ones(1), shape)[:, 0, 1]
-        floor = floors(rng, count, share=0.6)
+        floor = floors(rng, count)
         return np.stack([floor, (1 - floor) / at_last], axis=1), shape

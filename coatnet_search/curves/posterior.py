@@ -63,8 +63,11 @@ def infer(summary: Summary, library: Library, log_noise: Array, log_prior: Array
     rows = []
     for i, (noise, wander) in enumerate(pairs):
         lower = np.linalg.cholesky(covariance(summary, noise, wander))
-        white = solve_triangular(lower, residual.T, lower=True, check_finite=False)
-        rows.append(-0.5 * (white**2).sum(axis=0) - np.log(np.diag(lower)).sum() + log_noise[i // len(WANDER)])
+        inverse = solve_triangular(lower, np.eye(len(lower)), lower=True, check_finite=False)
+        white = residual @ inverse.T  # (K, m)
+        rows.append(
+            -0.5 * np.einsum("km,km->k", white, white) - np.log(np.diag(lower)).sum() + log_noise[i // len(WANDER)]
+        )
     log_weights = np.stack(rows) + (0.0 if log_prior is None else log_prior)
     return Posterior(summary, library, log_weights - logsumexp(log_weights), residual, pairs)
 

@@ -1,10 +1,13 @@
 """The one predictive distribution: value, interval, order of curves, crossover and regret all come from its samples.
 
-Each curve's posterior over the library of forms (``posterior.py``) is pooled with its group's (``pool.py``); the spread
-of its draws around their median is widened by a factor for the distance of extrapolation that was calibrated on
-published curves, and the draws of different curves are ordered to err together as much as published curves do.
+Each curve's posterior over the library of forms (``posterior.py``) is pooled with its group's (``pool.py``) and moved
+towards the last octave's line by its share (``octave.py``); the spread of its draws around their median is widened by a
+factor for the distance of extrapolation that was calibrated on published curves (``calibration.py``); and the draws of
+all curves are put in one order (``together.py``). A draw is a whole curve, kept on a grid of log x, so that every call
+of ``predict`` reads the same draws.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,13 +19,19 @@ from coatnet_search.curves.calibration import Calibration, published_calibration
 from coatnet_search.curves.fitting import FormFit, enough_sizes, fit_form
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.library import Library, library
-from coatnet_search.curves.pairing import paired_share
+from coatnet_search.curves.octave import blend
+from coatnet_search.curves.pairing import paired_share, shared_part
+from coatnet_search.curves.points import check_points
 from coatnet_search.curves.pool import cells, pooled_priors
 from coatnet_search.curves.posterior import NOISE, Posterior, infer, noise_prior, trajectories
 from coatnet_search.curves.summary import Curve, Summary, run_share, summarise
+from coatnet_search.curves.together import in_one_order
 from coatnet_search.errors import InputError
 
 DRAWS = 1000
+FARTHEST = 4096.0  # times the last x: no prediction beyond it, calibrated or not
+BELOW = 16.0  # a draw reaches down to the smallest x over this
+INSIDE, AHEAD, BEYOND = 25, 25, 13  # points of the grid: down from the last x, over the calibrated range, and beyond
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fits:
-    """The joint predictive distribution of several curves."""
+    """The joint predictive distribution of several curves; ``noise_sd`` is that of a run's log error, ``paired`` the
+    share of it that runs of one label and size have in common."""
 
     names: tuple[str, ...]
     posteriors: tuple[Posterior, ...]
@@ -45,90 +55,110 @@ class Fits:
     noise_sd: float
     paired: float
     calibration: Calibration = field(repr=False)
+    form: str | None = None
     draws: int = DRAWS
     seed: int = 0
 
     def predict(self, x_new: ArrayLike, *, beyond: bool = False) -> Array:
-        """Draws of each curve's expected error at x_new, (draws, curves, len(x_new)); one draw is one
-        state of the world. Raises InputError beyond the calibrated distance, unless ``beyond``."""
+        """Draws of each curve's expected error at x_new, (draws, curves, len(x_new)); one draw is one state of the
+        world, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
         x = check_targets(x_new)
-        if not beyond:
-            self._near_enough(x)
-        rng = np.random.default_rng([self.seed, 1])
-        common = rng.standard_normal(self.draws)
         rows = []
-        for i, posterior in enumerate(self.posteriors):
-            own = np.random.default_rng([self.seed, 2, i])
+        for name, posterior, (grid, drawn) in zip(self.names, self.posteriors, self._worlds, strict=True):
             u = np.log(x / posterior.summary.x_last)
-            drawn = self._widen(trajectories(posterior, u, self.draws, own), u)
-            rows.append(self._in_order(drawn, u, common, own))
+            self._near_enough(name, u, grid, beyond)
+            place = np.clip(np.searchsorted(grid, u) - 1, 0, len(grid) - 2)
+            share = (u - grid[place]) / (grid[place + 1] - grid[place])
+            rows.append(drawn[:, place] * (1 - share) + drawn[:, place + 1] * share)
         return np.exp(np.stack(rows, axis=1))
 
     def marginal(self, name: str, x_new: ArrayLike, level: float = 0.9, *, beyond: bool = False) -> Prediction:
-        """One curve's prediction from the joint samples."""
-        samples = self.predict(x_new, beyond=beyond)[:, self.names.index(name)]
-        return summarise_samples(samples, level)
+        """One curve's median, interval and draws, from the joint samples."""
+        return summarise_samples(self.predict(x_new, beyond=beyond)[:, self.names.index(name)], level)
 
-    def _near_enough(self, x: Array) -> None:
-        for name, posterior in zip(self.names, self.posteriors, strict=True):
-            distance = float(x.max()) / posterior.summary.x_last
-            if distance > self.calibration.reach * (1 + 1e-9):
-                raise InputError(
-                    f"{name}: x = {x.max():g} is {distance:.3g} times its last x; calibrated up to "
-                    f"{self.calibration.reach:g} times: measure nearer, or pass beyond=True"
-                )
+    def alone(self, name: str) -> "Fit":
+        """One curve of these as a fit of its own, pooled with the others as it is here."""
+        return Fit(self, self.names.index(name))
 
-    def _widen(self, drawn: Array, u: Array) -> Array:
+    @functools.cached_property
+    def _worlds(self) -> list[tuple[Array, Array]]:
+        """Each curve's grid of u and its draws of log error (draws, grid), in one order."""
+        grids = [self._grid(posterior.summary) for posterior in self.posteriors]
+        drawn = [self._drawn(i, grid) for i, grid in enumerate(grids)]
+        if len(drawn) > 1:
+            groups = [posterior.summary.curve.group for posterior in self.posteriors]
+            near, far = INSIDE - 1, INSIDE + AHEAD - 1
+            drawn = in_one_order(drawn, groups, near, far, self.paired, self.calibration.agreement, self.seed)
+        return list(zip(grids, drawn, strict=True))
+
+    def _grid(self, summary: Summary) -> Array:
+        reach = np.log(self.calibration.reach)
+        return np.concatenate(
+            [
+                np.linspace(summary.u[0] - np.log(BELOW), 0.0, INSIDE),
+                np.linspace(0.0, reach, AHEAD + 1)[1:],
+                np.linspace(reach, max(np.log(FARTHEST), reach + 1.0), BEYOND + 1)[1:],
+            ]
+        )
+
+    def _drawn(self, place: int, grid: Array) -> Array:
+        posterior = self.posteriors[place]
+        drawn = trajectories(posterior, grid, self.draws, np.random.default_rng([self.seed, 4, place]))
+        if self.form is None:
+            drawn = blend(posterior.summary, self.noise_sd, drawn, grid)
         middle = np.median(drawn, axis=0)
-        return middle + (drawn - middle) * self.calibration.widening(u)
+        widened: Array = middle + (drawn - middle) * self.calibration.widening(grid)
+        return widened
 
-    def _in_order(self, drawn: Array, u: Array, common: Array, rng: np.random.Generator) -> Array:
-        """The curve's draws, ordered so that curves err together: by the part of the noise that pairs share, and beyond
-        the last x by what published curves of one group share."""
-        far = float(max(u.max(), 0.0))
-        shared = self.calibration.agreement(far)
-        noisy = max(self.paired * (1 - far / np.log(4.0)), 0.0)
-        total = min(shared + noisy, 0.95)
-        latent = np.sqrt(total) * common + np.sqrt(1 - total) * rng.standard_normal(len(common))
-        ranked = drawn[np.argsort(drawn[:, np.argmax(u)], kind="stable")]
-        ordered: Array = ranked[np.argsort(np.argsort(latent))]
-        return ordered
+    def _near_enough(self, name: str, u: Array, grid: Array, beyond: bool) -> None:
+        distance, reach = float(np.exp(u.max())), self.calibration.reach
+        if distance > reach * (1 + 1e-9) and not beyond:
+            raise InputError(
+                f"{name}: {distance:.3g} times the last x was asked for; calibrated up to {reach:g} times: "
+                "measure nearer, or pass beyond=True"
+            )
+        if u.max() > grid[-1] or u.min() < grid[0]:
+            raise InputError(
+                f"{name}: {distance:.3g} times the last x is out of every range; expected a size near the data"
+            )
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The predictive distribution of one curve."""
+    """The predictive distribution of one curve: the one at ``place`` of a joint fit."""
 
     fits: Fits
-    form: str | None
+    place: int = 0
 
     @property
     def warnings(self) -> list[str]:
         """What is odd about the points: not monotone, duplicate x."""
-        return list(self.fits.warnings)
+        return list(self._posterior.summary.points.warnings)
 
     @property
     def weights(self) -> dict[str, float]:
         """The posterior probability of each form."""
-        posterior = self.fits.posteriors[0]
-        names, weights = posterior.library.names, posterior.member_weights
+        names, weights = self._posterior.library.names, self._posterior.member_weights
         return {str(name): float(weights[names == name].sum()) for name in dict.fromkeys(names.tolist())}
 
     def predict(self, x_new: ArrayLike, level: float = 0.9, beyond: bool = False) -> Prediction:
         """Median, interval and draws of the curve's expected error at x_new."""
-        if not 0 < level < 1:
-            raise InputError(f"level: expected a number between 0 and 1, got {level!r}")
-        return summarise_samples(self.fits.predict(x_new, beyond=beyond)[:, 0], level)
+        return summarise_samples(self.fits.predict(x_new, beyond=beyond)[:, self.place], level)
 
     def parameters(self, form: str | None = None) -> FormFit:
         """The best parameters of a form (the fit's own, or the most probable) for the same points."""
-        posterior = self.fits.posteriors[0]
-        points = posterior.summary.points
-        return fit_form(form or self.form or max(self.weights, key=self.weights.__getitem__), points.x, points.y)
+        points = self._posterior.summary.points
+        return fit_form(form or self.fits.form or max(self.weights, key=self.weights.__getitem__), points.x, points.y)
+
+    @property
+    def _posterior(self) -> Posterior:
+        return self.fits.posteriors[self.place]
 
 
 def summarise_samples(samples: Array, level: float) -> Prediction:
     """Median and central interval of draws (draws, points)."""
+    if not 0 < level < 1:
+        raise InputError(f"level: expected a number between 0 and 1, got {level!r}")
     low, value, high = np.quantile(samples, [(1 - level) / 2, 0.5, (1 + level) / 2], axis=0)
     return Prediction(value, low, high, samples)
 
@@ -153,8 +183,8 @@ def fit_curve(
 ) -> Fit:
     """The predictive distribution of one curve; ``form`` names one form instead of all. Raises InputError for points
     that cannot be fitted and for too few sizes."""
-    fits = fit_curves([Curve("curve", x, error, runs)], form=form, seed=seed, draws=draws, calibration=calibration)
-    return Fit(fits, form)
+    curve = Curve("curve", x, error, runs)
+    return Fit(fit_curves([curve], form=form, seed=seed, draws=draws, calibration=calibration))
 
 
 def fit_curves(
@@ -171,10 +201,12 @@ def fit_curves(
     if not curves or len(set(names)) < len(names):
         raise InputError("curves: expected at least one, each with a name of its own")
     members = library(form)
-    share = run_share(curves)
-    summaries = [summarise(curve, share) for curve in curves]
-    for summary in summaries:
-        enough_sizes(load_form(form or "power"), summary.points.num_sizes, f"{summary.curve.name}: ")
+    points = [check_points(curve.x, curve.error, curve.runs, curve.name) for curve in curves]
+    for curve, each in zip(curves, points, strict=True):
+        enough_sizes(load_form(form or "power"), each.num_sizes, f"{curve.name}: ")
+    share, paired = run_share(points), paired_share(points)
+    explained = shared_part(points, paired)
+    summaries = [summarise(*each, share, off) for *each, off in zip(curves, points, explained, strict=True)]
     log_noise = noise_prior(sum(one.square for one in summaries), sum(one.freedom for one in summaries))
     posteriors = _pooled(summaries, members, log_noise)
     noise = np.mean([np.exp(one.log_weights).sum(axis=1) for one in posteriors], axis=0)
@@ -183,8 +215,9 @@ def fit_curves(
         posteriors=tuple(posteriors),
         warnings=tuple(f"{one.curve.name}: {text}" for one in summaries for text in one.points.warnings),
         noise_sd=float(noise.reshape(len(NOISE), -1).sum(axis=1) @ NOISE),
-        paired=paired_share(summaries),
+        paired=paired,
         calibration=calibration or published_calibration(),
+        form=form,
         draws=draws,
         seed=seed,
     )
@@ -195,6 +228,5 @@ def _pooled(summaries: Sequence[Summary], members: Library, log_noise: Array) ->
     groups = [summary.curve.group for summary in summaries]
     if len(set(groups)) == len(groups):
         return posteriors
-    place = cells(members)
-    priors = pooled_priors(members, place, [each.member_weights for each in posteriors], groups)
+    priors = pooled_priors(members, cells(members), [each.member_weights for each in posteriors], groups)
     return [infer(summary, members, log_noise, prior) for summary, prior in zip(summaries, priors, strict=True)]

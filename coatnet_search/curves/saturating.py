@@ -31,6 +31,6 @@ class Saturating(Form):
         return {"a": a, "b": b, "c": float(linear[0] * y_scale), "d": d * float(x_scale[0])}
 
     def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        floor = floors(rng, count, share=0.6)
+        floor = floors(rng, count)
         shape = np.stack([np.log(exponents(rng, count)), rng.uniform(-5.0, 2.5, count)], axis=1)
         return np.stack([floor, 1 - floor], axis=1), shape

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from coatnet_search.curves.form import Array
-from coatnet_search.curves.points import Points, check_points
+from coatnet_search.curves.points import Points
 
 MOST_SIZES = 48  # beyond this many, neighbours in log x are averaged: they tell no more about the shape
+PRIOR_LABELS = 4.0  # labels of which the estimate of their share is worth a half
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Summary:
     freedom: int
 
 
-def summarise(curve: Curve, run_share: float) -> Summary:
-    """``run_share`` is the share of the noise variance that belongs to the run's label, whatever the size."""
-    points = check_points(curve.x, curve.error, curve.runs, curve.name)
+def summarise(curve: Curve, points: Points, run_share: float, explained: Array) -> Summary:
+    """``run_share`` is the share of the noise variance that belongs to the run's label at all sizes; ``explained`` (n,)
+    is taken off the log errors."""
     x_last = float(points.x[-1])
-    log_x, z = np.log(points.x / x_last), np.log(points.y)
-    _, place = np.unique(log_x, return_inverse=True)
+    log_x, z = np.log(points.x / x_last), np.log(points.y) - explained
+    place = np.unique(log_x, return_inverse=True)[1]
     means = np.bincount(place, z) / np.bincount(place)
     square, freedom = float(((z - means[place]) ** 2).sum()), len(z) - len(means)
     if len(means) > MOST_SIZES:
@@ -55,7 +56,6 @@ def summarise(curve: Curve, run_share: float) -> Summary:
     shares = (place[None] == np.arange(place.max() + 1)[:, None]).astype(float)  # (m, n)
     shares /= shares.sum(axis=1, keepdims=True)
     u, z = shares @ log_x, shares @ z
-    u[-1] = 0.0 if len(means) <= MOST_SIZES else u[-1]
     return Summary(curve, points, x_last, u, z, _noise(points, shares, run_share), crude_slope(u, z), square, freedom)
 
 
@@ -79,36 +79,32 @@ def crude_slope(u: Array, z: Array) -> float:
     return float(max(abs(line[1]), abs(z[-1] - z[0]) / (u[-1] - u[0]) / 2, 1e-4))
 
 
-def run_share(curves: Sequence[Curve]) -> float:
+def run_share(curves: Sequence[Points]) -> float:
     """The share of the noise that stays with a run label at all sizes, by the mean squares of two-way tables of label
-    and size, pooled over curves. Where no table has two labels at two sizes the share is taken for a half: points of a
-    run are known not to be independent, and nothing says how much."""
-    between, within, b_freedom, w_freedom = 0.0, 0.0, 0, 0
-    for curve in curves:
-        if curve.runs is None:
-            continue
-        points = check_points(curve.x, curve.error, curve.runs, curve.name)
-        sizes, labels = (
-            np.unique(points.x, return_inverse=True)[1],
-            np.unique(np.array(points.runs), return_inverse=True)[1],
-        )
-        z = np.log(points.y)
-        table = np.full((sizes.max() + 1, labels.max() + 1), np.nan)
-        table[sizes, labels] = z
-        table = table[np.isfinite(table).all(axis=1)]
-        rows, columns = table.shape
-        if rows < 2 or columns < 2:
-            continue
-        rest = table - table.mean(axis=1, keepdims=True)
-        effect = rest.mean(axis=0)
-        between += rows * float(effect @ effect)
-        within += float(((rest - effect) ** 2).sum())
-        b_freedom += columns - 1
-        w_freedom += (rows - 1) * (columns - 1)
-    if not b_freedom:
+    and size, pooled over curves and drawn towards 0 where there are few labels. Where no table has two labels at two
+    sizes the share is taken for a half: points of a run are known not to be independent, and nothing says how much."""
+    squares = (
+        np.array([_mean_squares(points) for points in curves if points.runs is not None]).reshape(-1, 4).sum(axis=0)
+    )
+    between, within, freedom, rest = squares
+    if not freedom:
         return 0.5
-    run, own, rows = between / b_freedom, within / max(w_freedom, 1), w_freedom / b_freedom + 1
-    if run <= 0:
-        return 0.0
-    effect_variance = max((run - own) / rows, 0.0)
-    return float(np.clip(effect_variance / max(effect_variance + own, 1e-300), 0.0, 0.95))
+    own, sizes = within / rest, rest / freedom + 1
+    effect = max((between / freedom - own) / sizes, 0.0)
+    return float(effect / max(effect + own, 1e-300) * freedom / (freedom + PRIOR_LABELS))
+
+
+def _mean_squares(points: Points) -> tuple[float, float, int, int]:
+    """Sums of squares between labels and within, and their degrees of freedom, over the sizes that have all labels."""
+    sizes = np.unique(points.x, return_inverse=True)[1]
+    labels = np.unique(np.array(points.runs), return_inverse=True)[1]
+    table = np.full((sizes.max() + 1, labels.max() + 1), np.nan)
+    table[sizes, labels] = np.log(points.y)
+    table = table[np.isfinite(table).all(axis=1)]
+    rows, columns = table.shape
+    if rows < 2 or columns < 2:
+        return 0.0, 0.0, 0, 0
+    rest = table - table.mean(axis=1, keepdims=True)
+    effect = rest.mean(axis=0)
+    within = float(((rest - effect) ** 2).sum())
+    return rows * float(effect @ effect), within, columns - 1, (rows - 1) * (columns - 1)
