@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coatnet_search.arch import Arch, Budget, Candidate
+from coatnet_search.cost import cost
 from coatnet_search.errors import InputError
-from coatnet_search.match import match
+from coatnet_search.family_grid import family_spaces
+from coatnet_search.match import VIT_REL, match
 from coatnet_search.peers import Peer
+from coatnet_search.space import Space
 from coatnet_search.study import Study
 
 
@@ -34,11 +37,14 @@ class Cell:
     def layout(self) -> str:
         return self.peer.label if self.peer else str(self.attributes.get("layout", self.arch.layout))
 
-    def metrics(self, study: Study) -> dict[str, float]:
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one image."""
+        return self.peer.count.macs if self.peer else cost(self.arch).macs
+
+    def metrics(self) -> dict[str, float]:
         """Its exact costs."""
-        if self.peer:
-            return dict(self.peer.count._asdict())
-        return dict(study.space.exact(self.candidate))
+        return dict(self.peer.count._asdict() if self.peer else cost(self.arch).as_metrics())
 
     def key(self, study: Study) -> str:
         return study.peer_key(self.peer, self.budget) if self.peer else study.key(self.arch, self.budget)
@@ -96,13 +102,23 @@ def _networks(study: Study) -> Iterator[tuple[Cell, dict[str, Any]]]:
     assert asked is not None
     for size in study.file.sizes:
         for layout in study.file.layouts or _layouts(study):
+            params = asked.params * size if asked.params else None
             found = match(
-                study.space, layout, macs=asked.macs * size, params=asked.params * size if asked.params else None,
-                tolerance=asked.tolerance, params_tolerance=asked.params_tolerance, instances=study.file.instances,
+                _spaces(study, layout), layout, macs=asked.macs * size, params=params, tolerance=asked.tolerance,
+                params_tolerance=asked.params_tolerance, instances=study.file.instances,
             )  # fmt: skip
             for instance, one in enumerate(found, 1):
                 attributes = {"layout": layout, "size": size, "instance": instance}
                 yield Cell(arch=one.arch, budget=study.budget, candidate=one.candidate), attributes
+
+
+def _spaces(study: Study, layout: str) -> Space | list[Space]:
+    """Where a layout's networks are looked for: the study's space, but for ViT_REL, which has a stem of its own."""
+    if layout.lower().replace("_", "-") != VIT_REL:
+        return study.space
+    file = study.space.file
+    side = file.image_size if isinstance(file.image_size, int) else max(file.image_size)
+    return family_spaces(VIT_REL, image_size=side, in_channels=file.in_channels, num_classes=file.num_classes)
 
 
 def _layouts(study: Study) -> list[str]:

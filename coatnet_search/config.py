@@ -44,6 +44,7 @@ __all__ = [
     "RegimesSpec",
     "Resources",
     "SearchSpec",
+    "SettleSpec",
     "SpaceFile",
     "StudyFile",
     "TrackingSpec",
@@ -250,6 +251,21 @@ class RegimesSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class SettleSpec:
+    """When a scaling study with search.strategy settle has run enough."""
+
+    at_data: Positive
+    """Training images that the choice is for."""
+    at_size: Positive | None = None
+    """The size of the ladder among whose layouts is chosen; null: among all."""
+    probability: Annotated[Number, Field(gt=0, lt=1)] = 0.95
+    """P(best) that settles it."""
+    regret: Positive | None = None
+    """Expected regret of the best, in error (a fraction), below which it is settled too; null: only P(best) counts."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
     """The mirror of a study's record in MLflow."""
 
@@ -307,6 +323,8 @@ class StudyFile:
     """Different networks of each layout and size; layouts are compared over them."""
     regimes: RegimesSpec = field(default_factory=RegimesSpec)
     """Amounts of training data."""
+    settle: SettleSpec | None = None
+    """For whom search.strategy settle runs what is most useful next, and when it stops."""
     match: Literal["epochs", "steps"] = "epochs"
     """What regimes have in common: epochs (small ones take less time), or steps (every run sees as many images)."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
@@ -332,7 +350,8 @@ class StudyFile:
     def _check_search(self) -> None:
         if self.search.trials is None:
             raise Misplaced("this key is missing; add it (How many candidates are tried)", ("search", "trials"))
-        for name, default in (("layouts", ()), ("sizes", (1.0,)), ("instances", 1), ("regimes", RegimesSpec())):
+        for name, default in (("layouts", ()), ("sizes", (1.0,)), ("instances", 1), ("regimes", RegimesSpec()),
+                              ("settle", None)):  # fmt: skip
             if getattr(self, name) != default:
                 raise Misplaced("this is for scaling studies; add equal_cost: {macs: ...}, or remove it", (name,))
 
@@ -340,6 +359,11 @@ class StudyFile:
         if self.search.strategy not in (LISTED, SETTLE):
             raise Misplaced(f"a scaling study runs what it lists: expected {LISTED} or {SETTLE}, got "
                             f"{self.search.strategy!r}", ("search", "strategy"))  # fmt: skip
+        if (self.settle is not None) is not (self.search.strategy == SETTLE):
+            raise Misplaced("settle: and search.strategy settle go together; write both, settle: {at_data: N} with the "
+                            "number of images that the choice is for", ("settle",))  # fmt: skip
+        if self.search.options:
+            raise Misplaced(f"{self.search.strategy} has no options; remove them", ("search", "options"))
         if self.evaluate != "trained":
             raise Misplaced("a scaling study trains its networks; write evaluate: trained", ("evaluate",))
         if self.data.num_images is not None:

@@ -179,7 +179,7 @@ def _work(study: Study, cells: Sequence[Cell], searched: int, macs: float) -> fl
     work = searched * study.budget.epochs * images_per_epoch(study.summary, study.budget.num_images) * macs
     for cell in cells:
         images = images_per_epoch(study.summary, cell.budget.num_images)
-        work += cell.budget.epochs * images * cell.metrics(study)["macs"]
+        work += cell.budget.epochs * images * cell.macs
     return work
 
 

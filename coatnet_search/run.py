@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from coatnet_search.analyse import pareto_front
+from coatnet_search.cells import planned
 from coatnet_search.cluster import run_on_ray
 from coatnet_search.errors import SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
@@ -30,13 +31,15 @@ MIRROR_GRACE_S = 20.0  # how long the end of a run waits for the mirror; the res
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: its folder, trials by state, whether work is left, and a line of the mirror's if it has one."""
+    """How a run ended: its folder, trials by state, whether work is left, why a scaling study is settled before all of
+    its runs are done, and a line of the mirror's if it has one."""
 
     run: Path
     complete: bool
     finished: int
     failed: int
     wanted: int
+    settled: str | None = None
     note: str | None = None
 
 
@@ -60,12 +63,13 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     if local or address is None:
         _check_machine(study)
     checked = study if study.summary else study.with_data()
+    cells = planned(checked)  # what no run can meet is refused before anything is written
     folder = runs / checked.name
     with driver_lock(folder):
         prepare_run(checked, runs)
         with Record(folder) as record:
             events = read_events(folder)
-            session = Session(checked, folder, record, fold(events))
+            session = Session(checked, folder, record, fold(events), cells)
             session.notes += _changed_code(events)
             with _mirror(checked, folder) as mirror:
                 if not session.searched:
@@ -76,7 +80,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
     return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed,
-                   wanted=session.wanted, note=note)  # fmt: skip
+                   wanted=session.wanted, settled=session.settled, note=note)  # fmt: skip
 
 
 def _drive(

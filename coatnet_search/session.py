@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from coatnet_search.arch import TERMINAL, Trial
-from coatnet_search.cells import Cell, planned
+from coatnet_search.cells import Cell
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
+from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, code_version
@@ -30,16 +31,17 @@ EQUAL_FAILURES = 3  # so many trials that fail alike, and none that succeeds, en
 class Session:
     """Hands out the tasks of a study and keeps its record. One driver, one thread."""
 
-    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial]) -> None:
+    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[Cell]) -> None:
         self.study, self.run, self._record = study, run, record
         self.notes: list[str] = []  # what a person should be told once
         self.trials = {trial.number: trial for trial in trials if trial.number is not None}
         self.stopping = False
         self.exhausted = False
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in TERMINAL)
-        self._planned = {cell.key(study): cell for cell in planned(study)}
+        self._planned = {cell.key(study): cell for cell in cells}
         known = {trial.key for trial in self.trials.values()}
-        self._open = deque(key for key in self._planned if key not in known)
+        self._open = [key for key in self._planned if key not in known]
+        self._order = Ordering(self._planned, study.file.settle)
         self._searches = study.file.equal_cost is None
         if self._searches:
             self._problem = study.problem()
@@ -83,8 +85,21 @@ class Session:
         if len(self.trials) >= self.wanted or self.exhausted:
             return None
         if self._open:
-            return self._start(self._planned[self._open.popleft()], "planned")
+            return self._plan()
         return self._propose() if self._searches else None
+
+    def _plan(self) -> Task | None:
+        key = self._order.next(self._open, self.trials.values())
+        if key is None:
+            self.exhausted = self._order.settled
+            return None
+        self._open.remove(key)
+        return self._start(self._planned[key], "planned")
+
+    @property
+    def settled(self) -> str | None:
+        """Why no more runs are needed, where the study asked for no more than that."""
+        return self._order.answer.reason if self._order.answer and self._order.settled else None
 
     def _propose(self) -> Task | None:
         rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
@@ -100,7 +115,7 @@ class Session:
         number = self._free_number()
         arch = None if cell.peer else cell.arch
         trial = Trial(
-            dict(cell.candidate), cell.metrics(self.study), "running", number=number, key=cell.key(self.study),
+            dict(cell.candidate), cell.metrics(), "running", number=number, key=cell.key(self.study),
             arch=arch, budget=cell.budget, attributes=dict(cell.attributes),
         )  # fmt: skip
         self.trials[number] = trial

@@ -22,8 +22,10 @@ SMALL = ["data.num_images=200", "recipe.epochs=1", "measure=[]", "tracking.enabl
 # of the families that CoAtNet's paper compares with one each: pixels, million parameters, billion multiply-adds as
 # timm publishes them
 FAMILIES = {
-    "efficientnet_b0": (224, 5.29, 0.40), "tf_efficientnetv2_s": (384, 21.46, 8.44), "dm_nfnet_f0": (256, 71.49, 12.62),
-    "resnet50": (224, 25.56, 4.11), "resnetv2_50x1_bit": (224, 25.55, 4.23), "deit_small_patch16_224": (224, 22.05, 4.61),
+    "efficientnet_b0": (224, 5.29, 0.40), "tf_efficientnetv2_s": (384, 21.46, 8.44),
+    "dm_nfnet_f0": (256, 71.49, 12.62),
+    "resnet50": (224, 25.56, 4.11), "resnetv2_50x1_bit": (224, 25.55, 4.23),
+    "deit_small_patch16_224": (224, 22.05, 4.61),
     "vit_base_patch16_224": (224, 86.57, 17.58), "cait_s24_224": (224, 46.92, 9.35),
     "swin_tiny_patch4_window7_224": (224, 28.29, 4.51), "pvt_v2_b2": (224, 25.36, 4.05),
     "botnet26t_256": (256, 12.49, 3.32), "lambda_resnet26t": (256, 10.96, 3.02), "halonet26t": (256, 12.48, 3.19),

@@ -151,6 +151,8 @@ def test_what_no_run_can_meet_is_refused_before_anything_runs(
         ({"evaluate": "measured"}, "evaluate: a scaling study trains its networks"),
         ({"data": {"name": "digits", "num_images": 100}}, "data.num_images: a scaling study has regimes instead"),
         ({"equal_cost": None, "search": {"trials": 2}}, "this is for scaling studies; add equal_cost"),
+        ({"search": {"strategy": "settle"}}, "settle: settle: and search.strategy settle go together"),
+        ({"settle": {"at_data": 100}}, "settle: settle: and search.strategy settle go together"),
         ({"regimes": {"num_images": []}}, "regimes.num_images: expected at least one entry"),
         ({"regimes": {"num_images": [-5]}}, "regimes.num_images.0: expected a number above 0"),
     ],
@@ -185,6 +187,30 @@ def test_a_study_runs_resumes_and_answers(tmp_path: Path, capsys: pytest.Capture
     assert frame["key"].is_unique and code == 0
     assert {row["arm"] for row in answer["answers"][0]["arms"]} == {"C-C-C-C", "C-C-T-T"}
     assert sum(row["p_best"] for row in answer["answers"][0]["arms"]) == pytest.approx(1)
+
+
+def test_vit_rel_stands_beside_the_layouts_of_the_space(tmp_path: Path) -> None:
+    more: dict[str, Any] = {"space": "cifar-tiny", "equal_cost": {"macs": 4.0e6}, "layouts": ["C-C-T-T", "ViT_REL"]}
+
+    _, cells = cells_of(tmp_path, **more, data={"name": "digits", "val_fraction": 0.2})
+
+    found = {cell.layout: cell for cell in cells}
+    assert found["ViT_REL"].arch.stem.kind == "patch" and len(found["ViT_REL"].arch.stages) == 1
+    assert all(abs(cell.macs / 4e6 - 1) <= 0.05 for cell in cells)
+
+
+def test_settle_runs_what_is_useful_and_stops_when_the_choice_is_clear(tmp_path: Path) -> None:
+    more: dict[str, Any] = {"search": {"strategy": "settle"}, "settle": {"at_data": 1500, "probability": 0.6}}
+    regimes = {"num_images": [100, 200, 400, 800, 1.0], "seeds": 3, "min_steps": 20}
+    study = load_study(study_file(tmp_path, regimes=regimes, **more))
+
+    outcome = run(study, local=True, runs=tmp_path)
+    again = run(study, local=True, runs=tmp_path)
+
+    frame = read_record(outcome.run)
+    assert outcome.complete and outcome.settled and 6 <= outcome.finished < outcome.wanted == 30
+    assert frame.groupby("layout")["num_images"].nunique().min() >= 3
+    assert again.finished == outcome.finished and again.settled == outcome.settled
 
 
 # --- what records answer ---------------------------------------------------------------------------------------------

@@ -51,6 +51,8 @@ def _tell(screen: Screen, outcome: Outcome, failed: list[dict[str, Any]]) -> Non
     text = f"{outcome.run}: {outcome.finished} trials finished"
     if not outcome.complete:
         text = f"{outcome.run}: {outcome.finished} of {outcome.wanted} trials finished, work is left"
+    elif outcome.settled:
+        text += f" of {outcome.wanted}; settled: {outcome.settled}"
     elif outcome.finished < outcome.wanted:
         text += f"; the space has no more than that, {outcome.wanted} were asked for"
     screen.say(text + (f", {outcome.failed} of them failed" if outcome.failed else ""))
@@ -64,6 +66,7 @@ def _result(outcome: Outcome, failed: list[dict[str, Any]], resume: str) -> dict
         "complete": outcome.complete,
         "finished": outcome.finished,
         "failed": outcome.failed,
+        "settled": outcome.settled,
         "failures": failed,
         "note": outcome.note,
         "resume": None if outcome.complete else resume,
