@@ -120,7 +120,8 @@ def cost(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, Any]:
     states = {str(name): int(count) for name, count in frame["state"].value_counts().items()}
     started = pd.to_datetime(frame["started_at"], utc=True, errors="coerce")
     ended = pd.to_datetime(frame["ended_at"], utc=True, errors="coerce")
-    elapsed = (ended.max() - started.min()).total_seconds() if ended.notna().any() and started.notna().any() else None
+    known = ended.notna().any() and started.notna().any() and not study.get("imported")  # those were read, not run
+    elapsed = (ended.max() - started.min()).total_seconds() if known else None
     wall = numbers(frame, "wall_s")
     return {
         "planned": (study.get("search") or {}).get("trials"),
@@ -148,11 +149,17 @@ def summary_markdown(
     choices: Sequence[Choice] = (),
     num_val: int | None = None,
     note: str | None = None,
+    *,
+    verdicts: Sequence[str] = (),
 ) -> str:
-    """The study in a page of Markdown, for a pull request or a log; the numbers are those of ``summarize``."""
+    """The study in a page of Markdown, for a pull request or a log; the numbers are those of ``summarize``.
+
+    ``verdicts``: the sentences of a scaling study's answers.
+    """
     data = summarize(frame, study, choices, num_val, note)
     lines = [f"## {_markdown(data['question'])}", "", *(f"{_markdown(text)}" for text in data["answer"]), ""]
     lines += [f"> {_markdown(text)}\n" for text in data["notices"]]
+    lines += ["### Scaling", "", *(f"- {_markdown(text)}" for text in verdicts), ""] if verdicts else []
     header = ["trial", "layout", "architecture", *(quantity(name).title for name in data["columns"])]
     rows = [[str(row["number"]), str(row["layout"]), str(row["arch_id"]), *(show(c, row[c]) for c in data["columns"])]
             for row in data["front"]]  # fmt: skip
@@ -199,6 +206,11 @@ def _states(frame: pd.DataFrame) -> str:
 def _row(row: Mapping[str, Any] | pd.Series, columns: Sequence[str]) -> dict[str, Any]:
     names = ("number", "layout", "arch_id", "state", *columns, "epochs", "num_images", "seed", "wall_s", "failure_kind")
     return _plain({name: row.get(name) for name in names})
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table as values that JSON knows."""
+    return [_plain(row) for row in table.to_dict("records")]
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
