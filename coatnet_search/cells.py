@@ -129,13 +129,14 @@ def _layouts(study: Study) -> list[str]:
 def regime_sizes(study: Study) -> list[int]:
     """Images of each regime, ascending. Raises InputError for more than the data has, or less than one a class."""
     assert study.summary is not None
-    have, classes = study.summary.num_train, study.summary.num_classes
+    have, least = study.summary.num_train, study.file.data.min_per_class * study.summary.num_classes
     counts = []
     for asked in study.file.regimes.num_images:
         count = round(asked * have) if asked <= 1 else round(asked)
-        if not classes <= count <= have:
+        if not least <= count <= have:
+            a_class = study.file.data.min_per_class
             raise InputError(f"study {study.name}: regimes.num_images: {asked:g} is {count:,} images; expected "
-                             f"{classes:,} (one a class) to {have:,} (all training images)")  # fmt: skip
+                             f"{least:,} ({a_class} a class) to {have:,} (all training images)")  # fmt: skip
         counts.append(count)
     return sorted(set(counts))
 

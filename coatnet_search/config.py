@@ -32,6 +32,7 @@ from coatnet_search.checks import Misplaced, safe_name, wrong
 from coatnet_search.document import Source, dump, read_source
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.limits import Limit as AnyLimit
+from coatnet_search.quantities import QUANTITIES
 from coatnet_search.yaml_text import KeyPath
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Document",
     "EqualCost",
     "PeerSpec",
+    "PublishedSpec",
     "RegimesSpec",
     "Resources",
     "SearchSpec",
@@ -116,6 +118,8 @@ class SpaceFile:
     """The paper's rule: no convolution stage after an attention stage."""
     limits: ExactLimits = field(default_factory=dict)
     """Bounds of params, macs, activations: a number is the upper one; [low, high] both, of which one may be null."""
+    only: tuple[Mapping[str, Constant], ...] = ()
+    """The combinations that alone are allowed, each as values of dimensions (s3_relative: true); none: all are."""
 
 
 @with_config(_FORM)
@@ -133,6 +137,8 @@ class DataSpec:
     """Seed of the validation split."""
     num_images: Count | None = None
     """Train on a stratified subset of so many images, nested by size; null: on all."""
+    min_per_class: Count = 1
+    """Least images of a class in such a subset, and in every regime."""
     download: Switch = False
     """Whether data that is not there may be downloaded."""
     workers: CountOrZero = 0
@@ -215,6 +221,29 @@ class PeerSpec:
         for key in ("name", "epochs"):
             if key in self.recipe:
                 raise Misplaced(f"a peer has the study's {key}; remove it", ("recipe", key))
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class PublishedSpec:
+    """A result that was printed elsewhere for one of the study's choices."""
+
+    where: Annotated[Mapping[str, Constant], Field(min_length=1)]
+    """The choice: values of dimensions, layout, size, num_images (a share of all up to 1)."""
+    metric: Text
+    """What the result is of: val_top1, error, train_loss, generalisation_gap, ..."""
+    value: Number | None = None
+    """The result as printed (accuracies as fractions); null: only an order was printed."""
+    rank: Count | None = None
+    """Place in that order, 1 the best; equal places are about equal. null: the order of the values."""
+    note: Annotated[str, Strict()] = ""
+    """What a reader must know of it: other settings, known conflicts."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in QUANTITIES:
+            raise Misplaced(unknown("metric", self.metric[:60], QUANTITIES), ("metric",))
+        if (self.value is None) is (self.rank is None):
+            raise Misplaced("expected the value that was printed, or rank: its place where only an order was", ("value",))
 
 
 @with_config(_FORM)
@@ -313,6 +342,10 @@ class StudyFile:
     """How candidates are chosen; a scaling study needs none."""
     peers: tuple[Annotated[PeerSpec, BeforeValidator(_peer)], ...] = ()
     """Networks of timm that are trained, fine-tuned or measured beside the candidates; a name alone is trained."""
+    published: tuple[PublishedSpec, ...] = ()
+    """Results that were printed elsewhere for the study's choices; the verb `published` sets ours beside them."""
+    replicates: Count = 1
+    """Trainings of each candidate: finished ones are trained again at the end, with the seeds after search.seed."""
     equal_cost: EqualCost | None = None
     """Makes the study a scaling study: no search, but each layout at this cost, on each regime."""
     layouts: tuple[Text, ...] = ()
@@ -342,6 +375,9 @@ class StudyFile:
         if not self.search.strategy:
             usual = DEFAULT_STRATEGY if self.equal_cost is None else LISTED
             object.__setattr__(self, "search", dataclasses.replace(self.search, strategy=usual))
+        if self.replicates > 1 and (self.evaluate != "trained" or self.equal_cost is not None):
+            instead = "has regimes.seeds instead" if self.equal_cost else "with evaluate: measured has no seeds"
+            raise Misplaced(f"a study {instead}; remove it", ("replicates",))
         if self.equal_cost is None:
             self._check_search()
         else:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from coatnet_search.analyse import pareto_front
-from coatnet_search.cells import planned
+from coatnet_search.cells import planned, regime_sizes
 from coatnet_search.cluster import run_on_ray
+from coatnet_search.datasets import write_regimes
 from coatnet_search.errors import SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
 from coatnet_search.journal import write_json
@@ -67,6 +68,9 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     folder = runs / checked.name
     with driver_lock(folder):
         prepare_run(checked, runs)
+        if checked.file.equal_cost:
+            regimes = checked.file.regimes
+            write_regimes(checked.file.data, regime_sizes(checked), regimes.draws, folder / "regimes")
         with Record(folder) as record:
             events = read_events(folder)
             session = Session(checked, folder, record, fold(events), cells)

@@ -32,6 +32,7 @@ RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
 FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "measure_when",
          "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
+PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 FREE_IN_DATA = ("path", "download", "workers")
 
 
@@ -82,10 +83,16 @@ class Study:
     def _key(self, network: str, weights: str, budget: Budget, recipe: Recipe, evaluator: str) -> str:
         return digest({
             "arch": network, "weights": weights, "budget": dataclasses.asdict(budget),
-            "data": self.summary.digest if self.summary else None,
+            "data": self._data_digest(),
             "recipe": recipe_values(recipe), "evaluator": evaluator,
             "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
         }, 16)  # fmt: skip
+
+    def _data_digest(self) -> str | None:
+        """That of the data, and of what else decides which images a regime has, where it is not the usual."""
+        plain = self.summary.digest if self.summary else None
+        least = self.file.data.min_per_class
+        return plain if least == 1 else f"{plain} {least} a class"
 
     def peers(self) -> dict[str, Peer]:
         """The networks of timm beside the candidates, by label, for the study's data. Raises SetupError where weights
@@ -113,7 +120,10 @@ class Study:
         file = dataclasses.asdict(self.file)
         extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
             self.summary) else {}  # fmt: skip
-        return plain({"name": self.name, **file, "space": dataclasses.asdict(self.space.file),
+        space = dataclasses.asdict(self.space.file)
+        if not space["only"]:  # the key came after the first records, which must not read as changed
+            del space["only"]
+        return plain({"name": self.name, **file, "space": space,
                       "space_name": self.space.name, "recipe": recipe_values(self.recipe),
                       "evaluator": self.evaluator, **extra})  # fmt: skip
 
@@ -188,6 +198,7 @@ def _check_names(study: Study, source: Document) -> None:
         if name not in measurements.menu():
             raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
     _check_end(study, source)
+    _check_published(study, source)
     if study.evaluator:  # a trainer of the user's may yield further names
         return
     for block, names in (("objectives", file.objectives), ("limits", file.limits), ("choose", file.choose.limit)):
@@ -222,6 +233,18 @@ def _check_peers(study: Study, source: Document) -> None:
             raise source.error(("peers", place), "a trainer of your own trains architectures, not networks of timm; "
                                "write evaluate: measured, or remove the peer")  # fmt: skip
         labels.append(label(spec))
+
+
+def _check_published(study: Study, source: Document) -> None:
+    """A printed result is of a choice that the study has."""
+    for place, one in enumerate(study.file.published):
+        for name, value in one.where.items():
+            at = ("published", place, "where", name)
+            known = study.file.layouts if name == "layout" else study.space.choices.get(name, ())
+            if name not in (*PLACES, *study.space.choices):
+                raise source.error(at, unknown("dimension", name, [*study.space.choices, *PLACES]))
+            if known and value not in known:
+                raise source.error(at, f"{value!r} is not among {list(known)}")
 
 
 def _check_end(study: Study, source: Document) -> None:
@@ -275,7 +298,8 @@ def read_values(path: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """What changed of that which a RUN's results follow from, as ``recipe.epochs: 5 -> 6``."""
     for name in FIXED:
-        yield from _changed(name, before.get(name), after.get(name))
+        if name in before:  # a key that came with a later version stood at its default
+            yield from _changed(name, before[name], after.get(name))
     for name in ("strategy", "seed", "options"):
         yield from _changed(f"search.{name}", before.get("search", {}).get(name), after.get("search", {}).get(name))
 

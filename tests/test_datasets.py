@@ -539,3 +539,14 @@ def test_a_recipe_is_what_data_sets_expect_of_an_augmentation():
     names = {field.name for field in dataclasses.fields(Recipe)}
 
     assert {"flip", "shift", "min_crop_area", "randaugment_layers", "randaugment_magnitude"} <= names
+
+
+def test_a_small_regime_holds_the_least_number_of_every_class_and_all_of_a_rare_one():
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 900 + [1] * 90 + [2] * 3)
+    hashes = rng.integers(0, 256, (len(labels), 16), dtype=np.uint8)
+
+    order = nested_order(hashes, labels, seed=0, per_class=5)
+
+    first = np.bincount(labels[order[:13]], minlength=3)
+    assert first.tolist() == [5, 5, 3] and sorted(order) == list(range(len(labels)))

@@ -129,7 +129,7 @@ def test_peers_are_trained_on_every_regime_and_measured_ones_once(tmp_path: Path
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"regimes": {"num_images": [5000]}}, "5000 is 5,000 images; expected 10 (one a class) to 1,438"),
+        ({"regimes": {"num_images": [5000]}}, "5000 is 5,000 images; expected 10 (1 a class) to 1,438"),
         ({"regimes": {"num_images": [0.001]}}, "0.001 is 1 images"),
         ({"equal_cost": {"macs": 5.0e9}}, "nearest"),
         ({"layouts": ["T-C-C-C"]}, "T-C-C-C"),
@@ -185,6 +185,14 @@ def test_a_study_runs_resumes_and_answers(tmp_path: Path, capsys: pytest.Capture
     frame = read_record(outcome.run)
     assert first.finished == first.wanted == 5 and outcome.finished == len(frame) == 12
     assert frame["key"].is_unique and code == 0
+    index = json.loads((outcome.run / "regimes" / "index.json").read_text())
+    rows = pd.read_csv(outcome.run / "regimes" / "draw-0.csv")
+    assert set(index["files"]["draw-0.csv"]) == {"100", "300", "1438"} and len(rows) == 1438
+    assert (
+        rows["image"].is_unique
+        and rows["label"][:10].nunique() == 10
+        and (rows["label"][:100].value_counts() >= 8).all()
+    )
     assert {row["arm"] for row in answer["answers"][0]["arms"]} == {"C-C-C-C", "C-C-T-T"}
     assert sum(row["p_best"] for row in answer["answers"][0]["arms"]) == pytest.approx(1)
 

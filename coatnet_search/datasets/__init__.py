@@ -6,10 +6,13 @@ None. All else is done here for all of them: the val part is carved from train, 
 they fit, decoded once per machine. Only full training opens the test split (``test_split.py``).
 """
 
+import csv
 import importlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +31,7 @@ from coatnet_search.errors import InputError, unknown
 if TYPE_CHECKING:
     from coatnet_search.config import DataSpec
 
-__all__ = ["DATASETS", "Data", "Summary", "load_data", "summarize"]
+__all__ = ["DATASETS", "Data", "Summary", "load_data", "summarize", "write_regimes"]
 
 DATASETS = {
     "digits": "coatnet_search.datasets.digits",
@@ -58,12 +61,13 @@ def _split(spec: "DataSpec", source: Source, index: Index) -> tuple[np.ndarray, 
         index.hashes, index.labels, val_fraction=spec.val_fraction, seed=spec.seed, class_names=source.class_names
     )
     if spec.num_images is not None:
-        if not len(source.class_names) <= spec.num_images <= len(train):
+        least = spec.min_per_class * len(source.class_names)
+        if not least <= spec.num_images <= len(train):
             raise InputError(
-                f"data.num_images: expected {len(source.class_names)} (one a class) to {len(train)} (all of train), "
+                f"data.num_images: expected {least} ({spec.min_per_class} a class) to {len(train)} (all of train), "
                 f"got {spec.num_images}"
             )
-        order = nested_order(index.hashes[train], index.labels[train], seed=spec.seed)
+        order = nested_order(index.hashes[train], index.labels[train], seed=spec.seed, per_class=spec.min_per_class)
         train = train[order[: spec.num_images]]
     return _sorted(index, train), _sorted(index, val)
 
@@ -129,6 +133,7 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
         num_broken=index.num_broken,
         image_size=image_size or images.sides(0)[1],
         seed=spec.seed,
+        per_class=spec.min_per_class,
         mean=mean,
         std=std,
         images=images,
@@ -137,6 +142,30 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
         train_numbers=train,
         val_numbers=val,
     )
+
+
+def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Path) -> Path:
+    """Write which images each regime has: ``draw-K.csv`` (image: its number in the data set, label: its class, hash: 32
+    hex digits of its content), of which the first n rows are the regime of n images, and ``index.json`` with a digest
+    of each. Equal on every machine that has the same images. Returns the index's path."""
+    source = _open(spec)
+    index = build_index(source)
+    train, _ = _split(spec, source, index)
+    hashes, labels = index.hashes[train], index.labels[train]
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, dict[str, str]] = {}
+    for draw in range(draws):
+        order = nested_order(hashes, labels, seed=spec.seed, draw=draw, per_class=spec.min_per_class)[: max(sizes)]
+        names = [row.tobytes().hex() for row in hashes[order]]
+        rows = zip(train[order], (source.class_names[label] for label in labels[order]), names, strict=True)
+        with open(folder / f"draw-{draw}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("image", "label", "hash"))
+            writer.writerows(rows)
+        found[f"draw-{draw}.csv"] = {str(size): digest(names[:size], 16) for size in sorted(sizes)}
+    path = folder / "index.json"
+    path.write_text(json.dumps({"seed": spec.seed, "files": found}, indent=1) + "\n", encoding="utf-8")
+    return path
 
 
 def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | None) -> Images:

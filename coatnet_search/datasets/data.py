@@ -62,6 +62,7 @@ class Data:
     num_broken: int
     image_size: int  # used where a batch is asked for without one
     seed: int  # of the split and of regimes
+    per_class: int = 1  # least images of a class in a regime
     mean: tuple[float, ...]  # of a channel, in 0..255
     std: tuple[float, ...]
     images: Images = field(repr=False)
@@ -94,12 +95,14 @@ class Data:
         Raises InputError for more images than there are, or fewer than classes.
         """
         count = self.num_train if num_images is None else num_images
-        if not self.num_classes <= count <= self.num_train:
+        if not self.per_class * self.num_classes <= count <= self.num_train:
             raise InputError(
-                f"num_images: expected {self.num_classes} (one a class) to {self.num_train} (all), got {count}"
+                f"num_images: expected {self.per_class * self.num_classes} ({self.per_class} a class) to "
+                f"{self.num_train} (all), got {count}"
             )
         labels = self.labels.numpy()[self.train_numbers]
-        order = nested_order(self.hashes[self.train_numbers], labels, seed=self.seed, draw=draw)
+        order = nested_order(self.hashes[self.train_numbers], labels, seed=self.seed, draw=draw,
+                             per_class=self.per_class)  # fmt: skip
         return torch.from_numpy(self.train_numbers[order[:count]])
 
     def num_steps(self, batch_size: int, num_images: int | None = None) -> int:

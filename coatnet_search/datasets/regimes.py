@@ -57,16 +57,17 @@ def split(
     return np.flatnonzero(~validates), np.flatnonzero(validates)
 
 
-def nested_order(hashes: Hashes, labels: Labels, *, seed: int, draw: int = 0) -> Numbers:
+def nested_order(hashes: Hashes, labels: Labels, *, seed: int, draw: int = 0, per_class: int = 1) -> Numbers:
     """The positions 0..N-1 in an order whose every prefix is a stratified sample, so that smaller ones nest in larger.
 
-    The first ``num_classes`` hold one image of each class; from there on each class has its share to within rounding.
-    Another ``draw`` is another sample of the same kind.
+    The first ``per_class * num_classes`` hold so many images of each class (all of a class that has fewer); from there
+    on each class has its share to within rounding. Another ``draw`` is another sample of the same kind.
     """
     keys = _keys(hashes, f"regime {seed} {draw}")
     by_class = np.lexsort((keys, labels))
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts
     sorted_labels = labels[by_class]
-    quantile = (np.arange(len(labels)) - starts[sorted_labels]) / counts[sorted_labels]
+    rank = np.arange(len(labels)) - starts[sorted_labels]
+    quantile = np.where(rank < per_class, rank - float(per_class), rank / counts[sorted_labels])
     return by_class[np.lexsort((sorted_labels, keys[by_class], quantile))]
