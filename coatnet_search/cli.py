@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,10 +33,12 @@ VERBS = {
     "plan": "check a study and say what it will cost; trains nothing",
     "run": "run a study, or resume it where it was left",
     "merge": "join the records of one study from several machines",
+    "import": "make a run of a CSV file of runs that you already have",
     "mirror": "send a whole record to MLflow again",
     "report": "write the page, the pictures and the table of a run; print its front",
     "choose": "choose architectures of a run by its study's rule, as files with reasons",
     "scaling": "which layout wins at which amount of data: a scaling study's answers, each with its probability",
+    "published": "what the paper printed for a study's choices, and a run's results beside it",
     "match": "depths and widths that give a layout a wanted cost",
     "train": "train a network in full by a recipe, resumable; test accuracy comes from here",
     "compare": "full trainings beside each other and what the search saw of them",
@@ -106,6 +109,15 @@ def limit(text: str) -> tuple[str, float]:
         return name, number(value)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def pairs(text: str) -> list[tuple[str, str]]:
+    """``arm=layout,error=err`` as [(arm, layout), (error, err)]."""
+    found = [part.partition("=") for part in text.split(",") if part]
+    for name, equals, column in found:
+        if not (name and equals and column):
+            raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,... such as arm=layout,error=err, got {text!r}")
+    return [(name.strip(), column.strip()) for name, _, column in found]
 
 
 # --- the options of each verb ----------------------------------------------------------------------------------------
@@ -190,6 +202,20 @@ def _report_options(parser: _Parser) -> None:
         action="store_true",
         help="draw the published ImageNet-1K points of CoAtNet and its peers, for comparison",
     )
+    parser.add_argument("--up-to", metavar="N", type=positive, help="of a scaling study: fit on regimes of at most so "
+                        "many images and predict the larger ones")  # fmt: skip
+    _json(parser)
+
+
+def _import_options(parser: _Parser) -> None:
+    parser.add_argument("file", metavar="RUNS.csv", type=Path, help="runs of your own, one a row, with a heading")
+    parser.add_argument("--columns", metavar="NAME=COLUMN,...", type=pairs, nargs="+", action="extend", default=[],
+                        help="what its columns are: arm=layout,num_images=n,error=err; a column with a name of ours "
+                        "needs none")  # fmt: skip
+    parser.add_argument("--out", metavar="DIR", type=Path, help="the new run's folder (runs/NAME)")
+    parser.add_argument("--name", metavar="N", help="the study's name (the file's)")
+    parser.add_argument("--num-val", metavar="N", type=count, help="images that the errors were measured on: tells how "
+                        "much of them is chance")  # fmt: skip
     _json(parser)
 
 
@@ -214,10 +240,19 @@ def _scaling_options(parser: _Parser) -> None:
                         help="only what trains there within so many multiply-adds")  # fmt: skip
     parser.add_argument("--target-error", metavar="E", type=positive, help="how many images each needs for this error "
                         "(a fraction, as 0.2)")  # fmt: skip
+    parser.add_argument("--compute", metavar="C", type=positive, nargs="+", action="extend", default=[],
+                        help="what so many multiply-adds of training buy: which arm, on how many images")  # fmt: skip
+    parser.add_argument("--most-images", metavar="N", type=positive, help="with --compute: the images that there are")
     parser.add_argument("--up-to", metavar="N", type=positive, help="fit on regimes of at most so many images and "
                         "predict the larger ones")  # fmt: skip
     parser.add_argument("--form", metavar="F", help="one form of scaling law in place of the default's average")
     parser.add_argument("--beyond", action="store_true", help="predict beyond the calibrated distance too")
+    _json(parser)
+
+
+def _published_options(parser: _Parser) -> None:
+    parser.add_argument("study", metavar="STUDY_OR_RUN", nargs="?", help="a study, or the folder of its run (without "
+                        "one: the bundled studies that have published results)")  # fmt: skip
     _json(parser)
 
 
@@ -322,10 +357,12 @@ _OPTIONS = {
     "plan": _plan_options,
     "run": _run_options,
     "merge": _merge_options,
+    "import": _import_options,
     "mirror": _mirror_options,
     "report": _report_options,
     "choose": _choose_options,
     "scaling": _scaling_options,
+    "published": _published_options,
     "match": _match_options,
     "train": _train_options,
     "compare": _compare_options,
@@ -398,7 +435,7 @@ def _of_system(error: OSError) -> str:
 def _module(verb: str) -> Any:
     """The file of a verb. Raises SetupError where a library that it needs does not import."""
     try:
-        return importlib.import_module(f"coatnet_search.commands.{verb}")
+        return importlib.import_module(f"coatnet_search.commands.{verb}{'_' if iskeyword(verb) else ''}")
     except ImportError as error:
         raise SetupError(f"{error}; `coatnet-search doctor` tells the mend") from None
     except RuntimeError as error:  # of torchvision: its operators were built for another torch

@@ -284,7 +284,8 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     fits = fit_curves(curves, form=form, seed=seed)
     names = list(dict.fromkeys(arms))
     members = tuple(tuple(place for place, arm in enumerate(arms) if arm == name) for name in names)
-    missing = table[table["state"] != "done"][["number", "arm", "num_images", "seed", "draw", "state"]]
+    lost = (table["state"] != "done") | table["error"].isna()
+    missing = table[lost][["number", "arm", "num_images", "seed", "draw", "state"]]
     return Scaling(runs=runs, held_out=held_out, missing=missing.reset_index(drop=True),
                    doubled=done[done["doubled"]].reset_index(drop=True), arms=tuple(names), members=members, fits=fits,
                    num_val=num_val)  # fmt: skip
@@ -320,6 +321,10 @@ def _least(group: pd.DataFrame) -> float:
 
 def settings(study: Mapping[str, Any]) -> list[str]:
     """What every figure and answer of a study must say of how its points were made, as short sentences."""
+    source = study.get("imported")
+    if source:
+        return [f"runs imported from {source['file']}: how they were trained and tuned is not on record",
+                *source["assumed"]]  # fmt: skip
     recipe, regimes = study.get("recipe") or {}, study.get("regimes") or {}
     match = study.get("match", "epochs")
     words = [f"recipe {recipe.get('name', '?')}, untuned: one learning rate, decay and depth for all networks"]

@@ -18,8 +18,10 @@ from markupsafe import Markup
 from coatnet_search.analyse import complete
 from coatnet_search.choose import Choice
 from coatnet_search.quantities import heading, quantity, show
-from dashboards import figures
+from dashboards import figures, scaling_figures
 from dashboards.pictures import write_pictures
+from dashboards.scaling_pictures import write_scaling_pictures
+from dashboards.scaling_summary import TABLES, Section, scaling_section
 from dashboards.summary import summarize, write_csv
 
 NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
@@ -34,19 +36,24 @@ def write_report(
     *,
     note: str | None = None,
     overlay: bool = False,
+    section: Section | None = None,
 ) -> Path:
     """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
 
     ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
-    data set says of itself; ``overlay``: published networks in the figures of the front. A record without trials, or
-    with failed ones only, gives a page that says so.
+    data set says of itself; ``overlay``: published networks in the figures of the front; ``section``: what
+    ``scaling_section`` found (it is asked where it is not given). A record without trials, or with failed ones only,
+    gives a page that says so.
     """
     objectives = dict(study["objectives"])
     frame = complete(frame, objectives)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
     write_csv(frame, run / "trials.csv")
-    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay)
+    section = section or scaling_section(frame, study, num_val)
+    if section and section.scaling:
+        write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")
+    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section)
     temporary = run / "report.html.tmp"
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, run / "report.html")
@@ -62,11 +69,15 @@ def html_page(
     *,
     note: str | None = None,
     overlay: bool = False,
+    section: Section | None = None,
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     data = summarize(frame, study, choices, num_val, note)
+    data |= {"scaling": section.values if section else None, "imported": bool(study.get("imported"))}
     chosen = {line["number"]: line["rank"] for line in data["chosen"]}
     drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
+    if section and section.scaling:
+        drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -78,6 +89,7 @@ def html_page(
     environment.filters.update(quantity=partial(show, unit=False), title=_title, heading=heading, seconds=_seconds)
     return environment.get_template("report.html").render(
         data=data,
+        tables=TABLES,
         shown=shown,
         figures=list(drawn),
         figure_json=_script_json({name: _drawing(figure) for name, figure in drawn.items()}),
@@ -95,10 +107,22 @@ def commands(run: Path, study: Mapping[str, Any], data: Mapping[str, Any]) -> li
     rule = study.get("choose") or {}
     limits = "".join(f" --limit {name}={value:g}" for name, value in (rule.get("limit") or {}).items())
     return [
-        f"coatnet-search run {shlex.quote(str(run / 'study.yaml'))}",
+        _first_command(run, study),
         f"coatnet-search choose {place}{limits} --top {rule.get('top', max(len(data['chosen']), 1))}",
+        *([f"coatnet-search scaling {place}"] if data.get("scaling") else []),
         f"coatnet-search report {place}",
     ]
+
+
+def _first_command(run: Path, study: Mapping[str, Any]) -> str:
+    """What made the record: a run, or an import of runs from elsewhere."""
+    source = study.get("imported")
+    if not source:
+        return f"coatnet-search run {shlex.quote(str(run / 'study.yaml'))}"
+    columns = ",".join(f"{name}={column}" for name, column in source["columns"].items())
+    words = ["coatnet-search", "import", source["file"], *(["--columns", columns] if columns else []), "--out", run]
+    num_val = (study.get("data_summary") or {}).get("num_val")
+    return shlex.join([str(word) for word in (*words, *(["--num-val", num_val] if num_val else []))])
 
 
 def _drawing(figure: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``choose RUN``: architectures by the study's rule, as YAML files with their reasons."""
 
 import argparse
+import itertools
 from typing import Any
 
 from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, peer_name, write_choices
@@ -29,8 +30,9 @@ def main(given: argparse.Namespace) -> int:
         choices = choose_at(frame, scaling, given.at_data, compute=given.at_compute, limit=limits, top=top,
                             beyond=given.beyond)  # fmt: skip
         by = RULE_AT
-    paths = write_choices(choices, given.run / "chosen", study=study.get("name"), rule=by)
-    rows = [{**_row(choice), "path": path} for choice, path in zip(choices, paths, strict=True)]
+    elsewhere = bool(study.get("imported"))  # such runs have no architectures on record that a file could hold
+    paths = [] if elsewhere else write_choices(choices, given.run / "chosen", study=study.get("name"), rule=by)
+    rows = [{**_row(choice), "path": path} for choice, path in itertools.zip_longest(choices, paths)]
     screen.result(rows)
     metrics = [name for name in dict.fromkeys((*PREDICTED, *study["objectives"], *limits, "val_top1", "macs", "params"))
                if any(row.get(name) is not None for row in rows)]  # fmt: skip
@@ -39,6 +41,9 @@ def main(given: argparse.Namespace) -> int:
         screen.say(f"{row['rank']}. {row['reason']}")
     for path in paths:
         screen.say(f"written: {path}")
+    if elsewhere:
+        screen.note("no files: runs from elsewhere have no architectures on record")
+        return 0
     names = [f"timm:{peer_name(str(row['layout']))}" if str(row["layout"]).startswith("timm:") else row["path"]
              for row in rows]  # fmt: skip
     screen.next(["profile", *names], "their cost; --device measures their speed")

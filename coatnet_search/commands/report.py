@@ -9,6 +9,7 @@ from coatnet_search.commands.shared import metric_columns, run_record
 from coatnet_search.errors import InputError
 from coatnet_search.screen import Screen
 from dashboards.report import write_report
+from dashboards.scaling_summary import Section, scaling_section
 from dashboards.summary import summarize, summary_markdown
 
 
@@ -18,15 +19,16 @@ def main(given: argparse.Namespace) -> int:
     data = study.get("data_summary") or {}
     num_val, note = data.get("num_val"), data.get("note")
     choices = _choices(frame, study)
-    page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published)
-    found = summarize(frame, study, choices, num_val, note)
+    section = scaling_section(frame, study, num_val, up_to=given.up_to)
+    page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published, section=section)
+    found = summarize(frame, study, choices, num_val, note) | ({"scaling": section.values} if section else {})
     pictures = sorted((given.run / "figures").glob("*.png"))
     paths = {"report": page, "trials": given.run / "trials.csv", "figures": pictures}
     screen.result({**found, "paths": paths})
     if given.markdown and not given.json:
-        sys.stdout.write(summary_markdown(frame, study, choices, num_val, note))
+        sys.stdout.write(summary_markdown(frame, study, choices, num_val, note, verdicts=_verdicts(section)))
         return 0
-    for text in (*found["answer"], *found["notices"]):
+    for text in (*_verdicts(section), *found["answer"], *found["notices"]):
         screen.say(text)
     screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture", **metric_columns(found["columns"])},
                  found["front"])  # fmt: skip
@@ -35,6 +37,14 @@ def main(given: argparse.Namespace) -> int:
     screen.say(f"pictures: {' '.join(str(picture) for picture in pictures)}")
     screen.next(["choose", given.run], "writes the chosen architectures as files")
     return 0
+
+
+def _verdicts(section: Section | None) -> list[str]:
+    """What a scaling study answers, or why it has no answer yet; nothing of other studies."""
+    if section is None:
+        return []
+    refused = section.values["refused"]
+    return [f"Scaling: no fit yet: {refused}."] if refused else list(section.values["verdicts"])
 
 
 def _choices(frame: Any, study: dict[str, Any]) -> list[Choice]:
