@@ -15,6 +15,7 @@ from coatnet_search.choose import choose_at, write_choices
 from coatnet_search.cli import main
 from coatnet_search.cost import cost
 from coatnet_search.errors import InputError
+from coatnet_search.frontier import best_for_compute, budgets, compute_frontier, iso_flop
 from coatnet_search.plan import make_plan
 from coatnet_search.record import read_record
 from coatnet_search.run import run
@@ -274,6 +275,26 @@ def test_compute_limits_the_arms(crossing: Scaling) -> None:
     assert len(crossing.at(8000, compute=1.01 * spent)) == 2
     with pytest.raises(InputError, match="the nearest is C-C-C-C with"):
         crossing.at(8000, compute=0.99 * spent)
+
+
+def test_a_budget_gives_each_arm_its_own_number_of_images(crossing: Scaling) -> None:
+    cost = 3 * 4e6 * 10  # of one image
+
+    small, large = best_for_compute(crossing, 500 * cost), best_for_compute(crossing, 60_000 * cost)
+    line = compute_frontier(crossing, budgets(crossing, 5))
+
+    assert small["num_images"].tolist() == pytest.approx([500, 500]) and small["arm"][0] == "C-C-C-C"
+    assert large["num_images"].tolist() == pytest.approx([60_000, 60_000]) and large["arm"][0] == "C-T-T-T"
+    assert line["error"].is_monotonic_decreasing and len(line) == 5
+    with pytest.raises(InputError, match="train no arm on 500 images"):
+        best_for_compute(crossing, 100 * cost)
+
+
+def test_the_parabola_refuses_without_sizes(crossing: Scaling) -> None:
+    with pytest.raises(InputError, match="needs 4 distinct sizes, got 1"):
+        iso_flop(crossing, "C-C-C-C", 1e14)
+    with pytest.raises(InputError, match="no layout 'C-C'"):
+        iso_flop(crossing, "C-C", 1e14)
 
 
 def test_beyond_the_calibrated_distance_it_refuses_unless_told_to(crossing: Scaling) -> None:

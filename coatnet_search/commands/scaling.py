@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.commands.shared import run_record
+from coatnet_search.frontier import best_for_compute
 from coatnet_search.scaling import Scaling, fit_scaling, settings
 from coatnet_search.screen import Screen
 
@@ -27,13 +28,21 @@ def main(given: argparse.Namespace) -> int:
     needed = scaling.data_needed(given.target_error) if given.target_error else None
     answers = {target: scaling.at(target, compute=given.at_compute, beyond=given.beyond) for target in targets}
     crossovers = scaling.crossovers()
-    screen.result(_result(scaling, answers, crossovers, needed, study))
+    bought = {budget: best_for_compute(scaling, budget, most_images=given.most_images, beyond=given.beyond)
+              for budget in given.compute}  # fmt: skip
+    found = _result(scaling, answers, crossovers, needed, study)
+    screen.result({**found, "compute": [{"compute": budget, "arms": table.to_dict("records")}
+                                        for budget, table in bought.items()]})  # fmt: skip
     for text in settings(study):
         screen.say(f"{text}.")
     for target, table in answers.items():
         screen.say()
         screen.say(scaling.verdict(target, compute=given.at_compute, beyond=given.beyond))
         screen.table(ANSWER, _percent(table))
+    for budget, table in bought.items():
+        screen.say()
+        screen.say(f"{budget:.3g} multiply-adds of training buy:")
+        screen.table({"arm": "arm", "num_images": "images", **ANSWER}, _percent(table))
     screen.say()
     screen.table(CROSSOVER, [_crossing(row) for row in crossovers.to_dict("records")])
     if needed is not None:
@@ -55,6 +64,8 @@ def _percent(table: pd.DataFrame) -> list[dict[str, Any]]:
         for name in ("error", "low", "high"):
             row[name] = f"{100 * row[name]:.2f} %"
         row["p_best"] = f"{row['p_best']:.2f}"
+        if "num_images" in row:
+            row["num_images"] = f"{row['num_images']:,.0f}"
     return [{str(key): value for key, value in row.items()} for row in rows]
 
 
