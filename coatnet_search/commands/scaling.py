@@ -84,8 +84,10 @@ def _trust(screen: Screen, scaling: Scaling) -> None:
     """Noise, instances, what was held out, what is too short or missing, and warnings of the fit."""
     floor = scaling.noise.iloc[-1]
     screen.say()
-    screen.say(f"noise at {floor['num_images']:,.0f} images: {100 * floor['seed_sd']:.2g} points between seeds, "
-               f"{100 * floor['binomial_sd']:.2g} points from the number of validation images.")  # fmt: skip
+    parts = {"between seeds": floor["seed_sd"], "from the number of validation images": floor["binomial_sd"]}
+    known = [f"{100 * value:.2g} points {name}" for name, value in parts.items() if value == value]
+    screen.say(f"noise at {floor['num_images']:,.0f} images: {', '.join(known) or 'unknown'}"
+               + ("" if floor["seed_sd"] == floor["seed_sd"] else "; one seed says nothing of seeds") + ".")  # fmt: skip
     for row in scaling.instances.to_dict("records"):
         screen.say(f"{row['arm']}: its {row['instances']} instances differ by {row['points']:.2g} points (one sd).")
     for row in scaling.check().to_dict("records"):
@@ -96,7 +98,7 @@ def _trust(screen: Screen, scaling: Scaling) -> None:
         screen.warn(f"{row['arm']} on {row['num_images']:,} images is trained too briefly: {100 * row['error']:.1f} %, "
                     f"and {100 * row['doubled_error']:.1f} % with twice the epochs")  # fmt: skip
     for (arm, state), group in scaling.missing.groupby(["arm", "state"]):
-        screen.warn(f"{arm}: {len(group)} runs are {state} and not in the fit")
+        screen.warn(f"{arm}: not in the fit: {len(group)} {state}")
     for text in scaling.fits.warnings:
         screen.warn(text)
 
