@@ -15,6 +15,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import coatnet_search
 from coatnet_search import timm_bridge  # noqa: F401  # registers our networks with timm
@@ -51,17 +52,11 @@ def export_onnx(bundle: Bundle, out: Path) -> list[Path]:
     path, side = out / "model.onnx", bundle.sight.image_size
     example = torch.zeros(2, bundle.sight.in_channels, side, side)
     batch = torch.export.Dim("batch", min=1, max=65536)
-    torch.onnx.export(
-        bundle.model.cpu().eval(),
-        (example,),
-        str(path),
-        dynamo=True,
-        external_data=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: batch},),
-        verbose=False,
-    )
+    with sdpa_kernel(SDPBackend.MATH):  # a fused kernel's memory layout would be written into the graph
+        torch.onnx.export(
+            bundle.model.cpu().eval(), (example,), str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes=({0: batch},),
+        )  # fmt: skip
     graph = onnx.load(path)
     told = {"class_names": list(bundle.class_names), "mean": bundle.sight.mean, "std": bundle.sight.std}
     onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in told.items()})

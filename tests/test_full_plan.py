@@ -79,7 +79,7 @@ WRONG = {
     "stage that is not there": ({"sets": ("3.lr=1",)}, "there is no stage 3, only 1"),
     "unknown data": ({"data": "digit"}, "no data set named 'digit'; did you mean 'digits'"),
     "unknown value of data": ({"sets": ("data.seeds=1",)}, "did you mean 'seed'"),
-    "unknown timm network": ({"arch": "timm:coatnet_9"}, "no timm network named"),
+    "unknown timm network": ({"arch": "timm:coatnet_9"}, "timm knows no network 'coatnet_9'"),
     "parts that do not divide": ({"sets": ("batch_size=100", "micro_batch=64")}, "64 does not divide"),
     "a seed twice": ({"seeds": (1, 1)}, "each one once"),
 }  # fmt: skip
@@ -110,7 +110,7 @@ def test_what_would_end_the_training_later_is_found_by_the_check(arch_file, tmp_
     other = dataclasses.replace(ARCH, stages=(dataclasses.replace(ARCH.stages[0], width=16), ARCH.stages[1]))
     wider = Network(name="wider", shape=other)
     wider.save(wider.build(0), tmp_path / "wider.safetensors")
-    with pytest.raises(InputError, match=r"weights of another network: stages\.0"):
+    with pytest.raises(InputError, match=r"weights of another network: stages\.1"):
         check(planned(arch_file, weights=str(tmp_path / "wider.safetensors")), CPU)
     with pytest.raises(SetupError, match="does not exist; give a folder"):
         data_spec("not/here")
