@@ -1,6 +1,7 @@
 """``scaling RUN``: which layout wins at which amount of data, and how sure that is."""
 
 import argparse
+import math
 from typing import Any
 
 import pandas as pd
@@ -85,9 +86,9 @@ def _trust(screen: Screen, scaling: Scaling) -> None:
     floor = scaling.noise.iloc[-1]
     screen.say()
     parts = {"between seeds": floor["seed_sd"], "from the number of validation images": floor["binomial_sd"]}
-    known = [f"{100 * value:.2g} points {name}" for name, value in parts.items() if value == value]
-    screen.say(f"noise at {floor['num_images']:,.0f} images: {', '.join(known) or 'unknown'}"
-               + ("" if floor["seed_sd"] == floor["seed_sd"] else "; one seed says nothing of seeds") + ".")  # fmt: skip
+    known = [f"{100 * value:.2g} points {name}" for name, value in parts.items() if math.isfinite(value)]
+    alone = "" if math.isfinite(floor["seed_sd"]) else "; one seed says nothing of seeds"
+    screen.say(f"noise at {floor['num_images']:,.0f} images: {', '.join(known) or 'unknown'}{alone}.")
     for row in scaling.instances.to_dict("records"):
         screen.say(f"{row['arm']}: its {row['instances']} instances differ by {row['points']:.2g} points (one sd).")
     for row in scaling.check().to_dict("records"):
