@@ -243,7 +243,9 @@ class PublishedSpec:
         if self.metric not in QUANTITIES:
             raise Misplaced(unknown("metric", self.metric[:60], QUANTITIES), ("metric",))
         if (self.value is None) is (self.rank is None):
-            raise Misplaced("expected the value that was printed, or rank: its place where only an order was", ("value",))
+            raise Misplaced(
+                "expected the value that was printed, or rank: its place where only an order was", ("value",)
+            )
 
 
 @with_config(_FORM)

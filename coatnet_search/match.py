@@ -246,7 +246,8 @@ def _search(parts: Sequence[Joint], wanted: Wanted) -> Solutions:
             if held > 4 * LISTED:
                 pieces, held = [_joined(pieces).nearest(LISTED)], LISTED
     listed = _joined(pieces).nearest(LISTED)
-    if not any(joint.space.ambiguous or set(joint.space.limits) - set(COLUMNS) for joint in parts):
+    if not any(joint.space.ambiguous or joint.space.file.only or set(joint.space.limits) - set(COLUMNS)
+               for joint in parts):  # fmt: skip
         return Solutions(wanted, listed, total, exact=True)
     nearest = listed.nearest(CHECKED)
     legal = nearest.at(np.fromiter(_legal(nearest, parts[0].layout), dtype=np.int64))

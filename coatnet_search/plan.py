@@ -108,6 +108,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     survey = study.space.survey
     asked = study.file.search.trials or 0
     searched = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
+    searched *= study.file.replicates
     work = _work(study, cells, searched, float(np.mean([value for value, _, _ in macs])))
     trials = searched + len(cells)
     device = _device(study, warnings)

@@ -23,6 +23,7 @@ QUANTITIES: dict[str, Quantity] = {
     "val_top5": Quantity(title="validation top-5 accuracy", sense="max", form="percent"),
     "train_top1": Quantity(title="training accuracy", sense="max", form="percent"),
     "error": Quantity(title="validation error", sense="min", form="percent"),
+    "generalisation_gap": Quantity(title="training minus validation accuracy", sense="min", form="percent"),
     "val_loss": Quantity(title="validation loss", sense="min"),
     "predicted_error": Quantity(title="predicted error", sense="min", form="percent"),
     "expected_regret": Quantity(title="expected regret", sense="min", form="percent"),

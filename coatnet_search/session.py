@@ -25,6 +25,7 @@ from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, code_version
 
+REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
 EQUAL_FAILURES = 3  # so many trials that fail alike, and none that succeeds, end a search
 
 
@@ -51,7 +52,13 @@ class Session:
 
     @property
     def wanted(self) -> int:
-        """How many trials the study is: those that it plans by itself, and those of its search."""
+        """How many trials the study is: those that it plans by itself, those of its search, and replicates of these."""
+        asked = self.study.file.search.trials or 0
+        lost = sum(trial.state in TERMINAL and trial.state != "done" for trial in self.candidates)
+        return self._wanted_first + (self.study.file.replicates - 1) * max(0, asked - lost)
+
+    @property
+    def _wanted_first(self) -> int:
         asked = self.study.file.search.trials
         if self._searches:
             return len(self._planned) + (asked or 0)
@@ -60,7 +67,13 @@ class Session:
     @property
     def candidates(self) -> list[Trial]:
         """The trials that the search proposed, in order of number."""
-        return [self.trials[number] for number in sorted(self.trials) if self.trials[number].key not in self._planned]
+        return [trial for trial in self._first if trial.key not in self._planned]
+
+    @property
+    def _first(self) -> list[Trial]:
+        """All trials but replicates, in order of number."""
+        trials = (self.trials[number] for number in sorted(self.trials))
+        return [trial for trial in trials if REPLICATE not in trial.attributes]
 
     @property
     def finished(self) -> list[Trial]:
@@ -74,19 +87,37 @@ class Session:
     @property
     def searched(self) -> bool:
         """Whether no trial is left to run."""
-        return len(self.finished) >= self.wanted or (self.exhausted and len(self.finished) == len(self.trials))
+        ended = len(self.finished) == len(self.trials)
+        first = sum(trial.state in TERMINAL for trial in self._first)
+        tried = first >= self._wanted_first or (self.exhausted and ended)
+        return tried and (self.study.file.replicates == 1 or (ended and not self._replicates()))
 
     def next(self) -> Task | None:
-        """The next trial to run: an interrupted one, what the study plans, what its strategy proposes; None: none."""
+        """The next trial to run: an interrupted one, what the study plans, what its strategy proposes, a replicate of
+        what is finished; None: none."""
         if self.stopping:
             return None
         if self._waiting:
             return self._task(self._waiting.popleft())
-        if len(self.trials) >= self.wanted or self.exhausted:
-            return None
-        if self._open:
-            return self._plan()
-        return self._propose() if self._searches else None
+        if len(self._first) < self._wanted_first and not self.exhausted:
+            task = self._plan() if self._open else self._propose() if self._searches else None
+            if task is not None or not self.exhausted:
+                return task
+        left = self._replicates()
+        return self._start(left[0], REPLICATE) if left else None
+
+    def _replicates(self) -> list[Cell]:
+        """What is to be trained again: each finished candidate with the seeds after its own, a seed at a time."""
+        known = {trial.key for trial in self.trials.values()}
+        done = [trial for trial in self.candidates if trial.state == "done"]
+        cells = [self._again(trial, more) for more in range(1, self.study.file.replicates) for trial in done]
+        return [cell for cell in cells if cell.key(self.study) not in known]
+
+    def _again(self, trial: Trial, more: int) -> Cell:
+        budget = trial.budget or self.study.budget
+        arch = trial.arch or self.study.space.decode(trial.candidate)
+        return Cell(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more), candidate=trial.candidate,
+                    attributes={REPLICATE: more, "of": trial.number})  # fmt: skip
 
     def _plan(self) -> Task | None:
         key = self._order.next(self._open, self.trials.values())

@@ -41,6 +41,7 @@ class Space:
         self.file, self.name = file, name
         self.limits: Mapping[str, Limit] = dict(file.limits)
         self.choices: Mapping[str, tuple[Scalar, ...]] = MappingProxyType(dict(self._dimensions()))
+        self._check_only()
         self._stages: dict[tuple[Any, ...], Stage | None] = {}
         self._tables: dict[tuple[int, int | None], dict[Stage | None, dict[str, Scalar]]] = {}
         self._stage_keys = [self._keys_of(place) for place in range(1, len(file.stages) + 1)]
@@ -62,6 +63,14 @@ class Space:
                     if len(set(letters)) < len(letters):
                         raise InputError(f"stages[{place}].{key}: a value is listed twice: {list(value)}")
                     yield f"s{place}_{key}", letters
+
+    def _check_only(self) -> None:
+        for combination in self.file.only:
+            for name, value in combination.items():
+                if name not in self.choices:
+                    raise InputError(f"only: {unknown('dimension', name, self.choices)}")
+                if value not in self.choices[name]:
+                    raise InputError(f"only: {name}: {value!r} is not among {list(self.choices[name])}")
 
     def _keys_of(self, place: int) -> list[tuple[str, str | None, Scalar | None]]:
         """(key, dimension or None, constant) for each key of a stage's row."""
@@ -147,7 +156,11 @@ class Space:
         return reasons
 
     def build_problems(self, candidate: Candidate) -> list[str]:
-        """Why a candidate cannot be built, whatever it costs."""
+        """Why a candidate cannot be built, or is no combination of the space, whatever it costs."""
+        if self.file.only and not any(
+            all(candidate.get(name) == value for name, value in one.items()) for one in self.file.only
+        ):
+            return ["only: not one of the combinations that are allowed"]
         try:
             arch = self.decode(candidate)
         except InputError as error:
@@ -297,7 +310,7 @@ class Space:
     @functools.cached_property
     def survey(self) -> Survey:
         """The size of the space, its layouts and the range of its costs; counts all its blocks on the way."""
-        if self.ambiguous and math.prod(len(values) for values in self.choices.values()) <= LISTED:
+        if self.file.only or (self.ambiguous and math.prod(map(len, self.choices.values())) <= LISTED):
             return listed(self.decode(candidate) for candidate in self.enumerate())
         found = self._paths(with_costs=False)
         if not self.limits:
@@ -378,4 +391,4 @@ def _place(message: str) -> tuple[str | int, ...]:
     if where.startswith("stages["):
         number, _, key = where.removeprefix("stages[").partition("]")
         return ("stages", int(number) - 1, *([key.removeprefix(".")] if key else []))
-    return (where,) if where in ("stem", "limits") else ()
+    return (where,) if where in ("stem", "limits", "only") else ()
