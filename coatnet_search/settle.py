@@ -128,7 +128,7 @@ class Beliefs:
             runs = [run for run in self.known if run.arm == arm]
             several = len({run.instance for run in runs}) > 1  # what stays with a run: its network, else its seed
             labels = [f"{arm}: {run.instance}" if several else f"seed {run.seed}" for run in runs]
-            curves.append(Curve(str(arm), [run.num_images for run in runs], [run.error for run in runs], labels))
+            curves.append(Curve(str(arm), [run.num_images for run in runs], _errors(runs), labels))
         return fit_curves(curves, seed=self._seed, draws=DRAWS)
 
     def _samples_of(self, fits: Fits, sizes: Sequence[float]) -> Array:
@@ -236,7 +236,7 @@ class Beliefs:
             return 0.0, self.instance_variance + self.seed_variance
         runs = [run for run in self.known if run.arm == arm and run.instance == instance]
         places = [self._place[float(run.num_images)] for run in runs]
-        logs = np.log([run.error for run in runs])
+        logs = np.log(_errors(runs))
         residuals = (logs - self._log[:, self.fitted.index(arm)][:, places]).sum(axis=1)
         precision = len(runs) / self.seed_variance + 1 / self.instance_variance
         return residuals / self.seed_variance / precision, 1 / precision + self.seed_variance
@@ -267,6 +267,10 @@ def _variances(runs: Sequence[Run], noise_sd: float) -> tuple[float, float]:
     seeds = (within + PRIOR_FREEDOM * guess) / (w_freedom + PRIOR_FREEDOM)
     rest = max(between - shares * seeds, 0.0)  # what is between instances beyond their seeds
     return seeds, (rest + PRIOR_FREEDOM * guess) / (b_freedom + PRIOR_FREEDOM)
+
+
+def _errors(runs: Sequence[Run]) -> list[float]:
+    return [run.error for run in runs if run.error is not None]
 
 
 def _positive(hours: float, run: Run) -> float:
