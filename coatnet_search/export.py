@@ -6,6 +6,7 @@ Shapes: B images, C channels, F stored and S seen side in pixels, K classes.
 
 import importlib.util
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from coatnet_search import timm_bridge  # noqa: F401  # registers our networks w
 from coatnet_search.bundle import CONFIG, WEIGHTS, Bundle, read_bundle, write_bundle
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.model_card import model_card
-from coatnet_search.tracking import clean_name
+from coatnet_search.uploads import clean_name
 
 TOLERANCE = 1e-4  # of logits
 EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the extra ``export``
 CARD = "README.md"
+EXPERIMENT = "full training"
 
 
 def export_safetensors(bundle: Bundle, out: Path) -> list[Path]:
@@ -84,12 +86,11 @@ def export_mlflow(bundle: Bundle, out: Path, *, uri: str, name: str, alias: str)
         inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, stored, stored, channels), "pixels")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, len(bundle.class_names)), "logits")]),
     )
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        mlflow.set_experiment("full training")
+        _experiment(mlflow, uri)
         with mlflow.start_run(run_name=clean_name(name)):
             mlflow.log_metrics(metrics(bundle.about))
             info = mlflow.pyfunc.log_model(
@@ -106,6 +107,17 @@ def export_mlflow(bundle: Bundle, out: Path, *, uri: str, name: str, alias: str)
     finally:
         mlflow.set_tracking_uri(before)
     return {"name": clean_name(name), "version": version, "alias": alias, "uri": f"models:/{clean_name(name)}@{alias}"}
+
+
+def _experiment(mlflow: Any, uri: str) -> None:
+    """The experiment of full training; its artifacts lie beside an SQLite file, elsewhere the server decides."""
+    file = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if mlflow.get_experiment_by_name(EXPERIMENT) is None:
+        place = file.parent / "mlartifacts" / EXPERIMENT.replace(" ", "_") if file else None
+        mlflow.create_experiment(EXPERIMENT, artifact_location=place.as_uri() if place else None)
+    mlflow.set_experiment(EXPERIMENT)
 
 
 def metrics(about: Mapping[str, Any]) -> dict[str, float]:

@@ -25,8 +25,8 @@ from coatnet_search.config import PeerSpec, read_document
 from coatnet_search.cost import Count, cost, count_module
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.family import DEPTHWISE, FAMILY, named_arch
-from coatnet_search.lookup import TIMM, load_arch
-from coatnet_search.peers import check_name, create, make_peer, native_size
+from coatnet_search.lookup import load_arch
+from coatnet_search.peers import TIMM, check_name, create, make_peer, native_size
 from coatnet_search.recipe import Recipe
 from coatnet_search.record import read_trials, record_path
 from coatnet_search.timm_bridge import PAPER, from_timm
