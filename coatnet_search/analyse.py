@@ -90,11 +90,14 @@ def _check(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> None:
 
 
 def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which rows had the fullest budget; ``num_images`` and ``image_size`` that are missing mean all of it."""
+    """Which rows had the fullest budget; ``num_images`` and ``image_size`` that are missing mean all of it. A network
+    that was only measured had none, unless all were."""
     fills = {"num_images": math.inf, "epochs": -1.0, "image_size": math.inf}
     columns = {name: numbers(done, name) for name in fills}
     filled = [np.where(np.isnan(column), fills[name], column) for name, column in columns.items()]
-    usual = [not (isinstance(value, Mapping) and value.get("doubled")) for value in done["attributes"]]
+    trained = ~(columns["epochs"] == 0)
+    usual = [not (isinstance(value, Mapping) and value.get("doubled")) and (counts or not trained.any())
+             for value, counts in zip(done["attributes"], trained, strict=True)]  # fmt: skip
     keys = [key if one else None for key, one in zip(zip(*filled, strict=True), usual, strict=True)]
     best = max((key for key in keys if key), default=())
     return np.array([key == best for key in keys], dtype=bool)

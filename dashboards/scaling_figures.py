@@ -5,6 +5,7 @@ their noise is. What lies beyond the largest amount of data that was fitted is s
 """
 
 import html
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -52,13 +53,13 @@ def curves(scaling: Scaling, settings: Sequence[str], *, theme: Theme = "light")
         )  # fmt: skip
         for held_out in (False, True):
             _means(figure, cells[(cells["arm"] == arm) & (cells["held_out"] == held_out)], arm, look, held_out)
-    _noise_bars(figure, scaling)
+    _noise_bars(figure, scaling, 100 * scaling.noise["error"], pd.Series(100.0, scaling.noise.index))
     _lost(figure, scaling, looks, top=float(max(runs["error"].max(), bands["high"].max())))
     if len(scaling.held_out):
         marker = {"color": LINE, "size": 9, "symbol": "circle-open", "line": {"width": 2}}
         figure.add_scatter(x=[None], y=[None], mode="markers", name="held out of the fit", marker=marker)
     _images_axis(figure, scaling)
-    figure.update_yaxes(type="log", dtick="D2", tickformat=",.3~g")
+    figure.update_yaxes(type="log", dtick="D1", tickformat=",.3~g")
     return figure
 
 
@@ -67,12 +68,8 @@ def residuals(scaling: Scaling, settings: Sequence[str], *, theme: Theme = "ligh
     figure = _figure("Residuals of the fit", IMAGES, "log error minus median prediction", scaling, settings, theme)
     looks, table = marks.looks(scaling), marks.residuals(scaling)
     figure.add_hline(y=0, line={"color": LINE, "width": 1})
-    noise = scaling.noise
-    for name, width, title in (("seed_sd", 2.0, "noise between seeds"), ("binomial_sd", 6.0, "of validation images")):
-        share = noise[name] / noise["error"]  # a small change of the error as one of its logarithm
-        figure.add_scatter(x=noise["num_images"] * 0.93, y=np.zeros(len(noise)), mode="markers", hoverinfo="skip",
-                           name=title, marker={"color": LINE, "size": 1},
-                           error_y={"array": share, "thickness": width, "width": 0, "color": LINE})  # fmt: skip
+    level = pd.Series(0.0, scaling.noise.index)
+    _noise_bars(figure, scaling, level, 1 / scaling.noise["error"])  # a change of the error as one of its logarithm
     for arm, look in looks.items():
         own = table[table["arm"] == arm]
         if len(own):
@@ -167,17 +164,19 @@ def frontier(scaling: Scaling, settings: Sequence[str], target: float, *, theme:
         if len(group) > 1:
             figure.add_scatter(x=group["training_macs"], y=group["error"], mode="lines", showlegend=False,
                                hoverinfo="skip", line={"color": colour, "width": 1, "dash": "dot"})  # fmt: skip
-        for row in group.itertuples():
-            arm = str(row.arm)
+        for row in group.to_dict("records"):
+            arm, error = str(row["arm"]), float(row["error"])
             figure.add_scatter(
-                x=[row.training_macs], y=[row.error], mode="markers", name=html.escape(arm), legendgroup=str(layout),
-                marker={"color": colour, "size": 10, "symbol": looks[arm].shape}, customdata=[row.p_best],
-                error_y={"symmetric": False, "array": [row.high - row.error], "arrayminus": [row.error - row.low],
+                x=[row["training_macs"]], y=[error], mode="markers", name=html.escape(arm), legendgroup=str(layout),
+                marker={"color": colour, "size": 10, "symbol": looks[arm].shape}, customdata=[row["p_best"]],
+                error_y={"symmetric": False, "array": [row["high"] - error], "arrayminus": [error - row["low"]],
                          "thickness": 1.2, "width": 0, "color": colour},
                 hovertemplate=f"<b>{html.escape(arm)}</b><br>%{{x:.4~s}} multiply-adds: %{{y:.4~g}} %<br>best of all "
                 "with probability %{customdata:.2f}<extra></extra>",
             )  # fmt: skip
-    figure.update_xaxes(type="log", tickformat="~s", dtick="D2" if _narrow(table["training_macs"]) else None)
+    figure.update_xaxes(tickformat=".4~s")
+    if marks.wide(table["training_macs"]):
+        figure.update_xaxes(type="log", dtick="D2")
     figure.update_yaxes(tickformat=",.3~g")
     return figure
 
@@ -212,17 +211,14 @@ def _images_axis(figure: go.Figure, scaling: Scaling, *, ahead: bool = True) -> 
     figure.update_xaxes(type="log", tickformat="~s", dtick="D2")
     last, most = float(scaling.num_images[-1]), float(scaling.grid()[-1])
     if ahead and most > last:
-        figure.add_vrect(x0=last, x1=most, fillcolor=LINE, opacity=0.12, line_width=0, layer="below",
-                         annotation_text="extrapolated", annotation_position="top left")  # fmt: skip
+        figure.add_vrect(x0=last, x1=most, fillcolor=LINE, opacity=0.12, line_width=0, layer="below")
+        figure.add_annotation(x=math.log10(last), y=1, yref="paper", text="extrapolated", showarrow=False,
+                              xanchor="left", yanchor="bottom", font={"size": 12, "color": LINE})  # fmt: skip
 
 
 def _remark(figure: go.Figure, text: str) -> None:
     figure.add_annotation(text=html.escape(text), x=1, y=1, xref="paper", yref="paper", xanchor="right",
                           yanchor="bottom", showarrow=False, font={"size": 12, "color": LINE})  # fmt: skip
-
-
-def _narrow(values: pd.Series) -> bool:
-    return float(values.max()) < 100 * float(values.min())
 
 
 def _line(x: pd.Series, y: pd.Series, arm: str, look: marks.ArmLook) -> go.Scatter:
@@ -257,16 +253,17 @@ def _means(figure: go.Figure, part: pd.DataFrame, arm: str, look: marks.ArmLook,
     )  # fmt: skip
 
 
-def _noise_bars(figure: go.Figure, scaling: Scaling) -> None:
-    """Bars of one standard deviation around the mean of all runs, a little to the left of the points."""
+def _noise_bars(figure: go.Figure, scaling: Scaling, level: pd.Series, factor: pd.Series) -> None:
+    """Bars of one standard deviation times ``factor`` around ``level``, a little to the left of the points."""
     noise = scaling.noise
     for name, width, title in (("binomial_sd", 6.0, "noise of validation images (1 sd)"),
                                ("seed_sd", 2.0, "noise between seeds (1 sd)")):  # fmt: skip
         if noise[name].notna().any():
             figure.add_scatter(
-                x=noise["num_images"] * 0.93, y=100 * noise["error"], mode="markers", name=title,
+                x=noise["num_images"] * 0.93, y=level, mode="markers", name=title,
                 marker={"color": LINE, "size": 2}, customdata=100 * noise[name],
-                error_y={"array": 100 * noise[name], "thickness": width, "width": 0, "color": "rgba(139,148,158,0.7)"},
+                error_y={"array": factor * noise[name], "thickness": width, "width": 0,
+                         "color": "rgba(139,148,158,0.7)"},
                 hovertemplate=f"{title}: %{{customdata:.2g}} points<extra></extra>",
             )  # fmt: skip
 

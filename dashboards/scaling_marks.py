@@ -188,16 +188,22 @@ def frontier(scaling: Scaling, num_images: float) -> pd.DataFrame:
     return table
 
 
+def wide(costs: pd.Series) -> bool:
+    """Whether costs span enough for a logarithmic axis to have ticks that tell."""
+    return bool(costs.max() > marks.LOG_FACTOR * costs.min())
+
+
 def noise_words(scaling: Scaling) -> str:
-    """The noise floor at the largest amount of data that has one, as a sentence for the caption."""
-    known = scaling.noise[scaling.noise[["seed_sd", "binomial_sd"]].notna().any(axis=1)]
-    if known.empty:
-        return "noise unknown: one run a point, number of validation images not on record"
-    row = known.iloc[-1]
-    parts = [f"{100 * row[name]:.2g} points {text}" for name, text in
-             (("seed_sd", "between seeds"), ("binomial_sd", "from the number of validation images"))
-             if math.isfinite(row[name])]  # fmt: skip
-    return f"noise (1 sd) at {row['num_images']:,.0f} images: {', '.join(parts)}"
+    """The noise floor at the largest amounts of data where it is known, as a sentence for the caption."""
+    parts = []
+    for name, text in (("seed_sd", "between seeds"), ("binomial_sd", "from the number of validation images")):
+        known = scaling.noise[scaling.noise[name].notna()]
+        if len(known):
+            row = known.iloc[-1]
+            parts.append(f"{100 * row[name]:.2g} points {text} (at {row['num_images']:,.0f} images)")
+        else:
+            parts.append(f"unknown {text}")
+    return f"noise, 1 sd: {', '.join(parts)}"
 
 
 def caption(scaling: Scaling, settings: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +20,7 @@ from dashboards.pictures import DPI, SHAPES
 from dashboards.scaling_figures import ERROR, IMAGES
 
 SIZE_INCHES, LINE_LETTERS = (8.0, 5.4), 118
-STYLES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
+STYLES: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-.", "longdash": (0, (8, 3))}
 
 
 def write_scaling_pictures(scaling: Scaling, settings: Sequence[str], target: float, folder: Path) -> list[Path]:
@@ -71,8 +72,9 @@ def _curves(axes: Axes, scaling: Scaling) -> None:
         axes.errorbar(noise["num_images"] * 0.93, 100 * noise["error"], yerr=100 * noise[name].fillna(0.0), fmt="none",
                       ecolor=LINE, elinewidth=width, alpha=0.7)  # fmt: skip
     table, top = marks.lost(scaling), float(max(runs["error"].max(), bands["high"].max()))
-    for one in table.itertuples():
-        axes.scatter([one.num_images], [top * 1.06 ** (1 + one.place)], marker="x", color=looks[str(one.arm)].colour)
+    for one in table.to_dict("records"):
+        colour = looks[str(one["arm"])].colour
+        axes.scatter([one["num_images"]], [top * 1.06 ** (1 + one["place"])], marker="x", color=colour)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.3g}"))
@@ -131,7 +133,9 @@ def _frontier(axes: Axes, scaling: Scaling, target: float) -> None:
         axes.errorbar(group["training_macs"], group["error"], yerr=ends, fmt="none", ecolor=colour, elinewidth=1.2)
         axes.scatter(group["training_macs"], group["error"], color=colour, s=44, zorder=3,
                      marker=SHAPES[looks[str(group["arm"].iloc[0])].shape])  # fmt: skip
-    _log_axis(axes)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    if marks.wide(table["training_macs"]):
+        _log_axis(axes)
     shown = {str(arm): looks[str(arm)] for arm in table["arm"]}
     _legend(axes, shown, [Line2D([], [], color=LINE, linewidth=1.8, label="best for its budget")])
 

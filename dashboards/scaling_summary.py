@@ -12,7 +12,7 @@ from coatnet_search.scaling import Scaling, fit_scaling, settings
 from dashboards import scaling_marks as marks
 from dashboards.summary import records
 
-Kind = Literal["text", "percent", "points", "images", "chance", "count", "number"]
+Kind = Literal["text", "percent", "points", "images", "chance", "count", "number", "gap"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Column:
             return "not in range" if self.name == "num_images" else "–"
         if isinstance(value, bool):
             return "yes" if value else "NO"
+        if self.kind == "gap":
+            return f"{100 * value:.2f} points"
         formats = {"text": "{}", "percent": "{:.2%}", "points": "{:.2g}", "images": "{:,.0f}", "chance": "{:.2f}",
                    "number": "{:.3g}"}  # fmt: skip
         return show("macs", value) if self.kind == "count" else formats[self.kind].format(value).replace("%", " %")
@@ -42,7 +44,7 @@ _ARM = Column("arm", "arm")
 TABLES = {
     "answers": (
         _ARM, *_PREDICTED, Column("p_best", "P(best)", "chance"),
-        Column("expected_regret", "expected regret", "percent"),
+        Column("expected_regret", "expected regret", "gap"),
         Column("macs", "multiply-adds", "count"), Column("params", "parameters", "count"),
         Column("training_macs", "multiply-adds of training", "count"),
     ),
@@ -57,11 +59,11 @@ TABLES = {
     "held_out": (_ARM, _IMAGES, _MEASURED, Column("predicted", "predicted error", "percent"), *_PREDICTED[1:],
                  Column("inside", "inside")),
     "noise": (_IMAGES, Column("error", "mean error", "percent"), Column("runs", "runs", "images"),
-              Column("seed_sd", "between seeds", "percent"), Column("binomial_sd", "validation images", "percent")),
+              Column("seed_sd", "between seeds", "gap"), Column("binomial_sd", "validation images", "gap")),
     "instances": (_ARM, Column("instances", "instances", "images"), Column("log_sd", "in the log", "number"),
                   Column("points", "points of error", "points")),
     "too_short": (_ARM, _IMAGES, _MEASURED, Column("doubled_error", "with twice the epochs", "percent"),
-                  Column("standard_error", "standard error", "percent")),
+                  Column("standard_error", "standard error", "gap")),
     "missing": (_ARM, _IMAGES, Column("state", "state"), Column("runs", "runs", "images")),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from frames import STUDY, frame_of, search, trial
 
+from coatnet_search.analyse import comparable
 from coatnet_search.errors import InputError
 from coatnet_search.scaling import Scaling, fit_scaling, settings
 from dashboards import scaling_figures as figures
@@ -119,7 +120,7 @@ def test_every_figure_says_how_its_points_were_made_and_their_noise(scaling: Sca
         caption = text_of(figure).replace("<br>", " ")
         assert "recipe small-images, untuned" in caption
         assert "equal steps in all regimes, at least 1,000 steps" in caption
-        assert "noise (1 sd) at 8,000 images" in caption
+        assert "points between seeds (at 8,000 images)" in caption
 
 
 def test_layouts_have_the_colours_of_the_other_figures_and_peers_a_star(scaling: Scaling) -> None:
@@ -298,6 +299,15 @@ def test_where_there_is_no_fit_the_page_says_why(frame: pd.DataFrame, reason: st
     assert reason in section.values["refused"]
     assert f"No fit yet: {section.values['refused']}" in html.unescape(path.read_text())
     assert not list((tmp_path / "figures").glob("scaling-*.png"))
+
+
+def test_a_peer_that_was_only_measured_does_not_take_the_place_of_those_that_were_trained() -> None:
+    measured = trial(90, val_top1=None, epochs=0) | {"layout": "timm:x", "attributes": {"peer": "timm:x measured"}}
+
+    rows = comparable(frame_of(*world(), measured), {"error": "min"})
+
+    assert set(rows["num_images"]) == {8000}
+    assert rows.attrs["budget"]["epochs"] == 5
 
 
 def test_other_studies_have_no_such_section(tmp_path: Path) -> None:
