@@ -46,8 +46,8 @@ class Result:
 
     @property
     def choice(self) -> str:
-        """``layout C-C-T-T, num_images 0.1``."""
-        return ", ".join(f"{name} {_word(value)}" for name, value in self.where.items())
+        """``layout C-C-T-T, num_images 10 %``."""
+        return ", ".join(f"{name} {_word(name, value)}" for name, value in self.where.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,8 @@ def _chosen(rows: pd.DataFrame, where: Mapping[str, Any], study: Mapping[str, An
     if "layout" in where:
         keep &= rows["layout"] == where["layout"]
     for name in where.keys() - {"layout", "size", "num_images"}:
-        keep &= [isinstance(one, Mapping) and one.get(name) == where[name] for one in rows["candidate"]]
+        keep &= np.array([isinstance(one, Mapping) and one.get(name) == where[name] for one in rows["candidate"]],
+                         dtype=bool)  # fmt: skip
     kept = rows[keep]
     return kept[kept["epochs"] == kept["epochs"].max()]
 
@@ -228,7 +229,9 @@ def _welch(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[flo
     return float(first.mean() - second.mean()), math.sqrt(total), freedom
 
 
-def _word(value: object) -> str:
+def _word(name: str, value: Any) -> str:
+    if name == "num_images":
+        return f"{100 * value:g} %" if value <= 1 else f"{value:,.0f}"
     return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
