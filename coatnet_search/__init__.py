@@ -25,6 +25,8 @@ _HOME = {
     "load_weights": "weights",
     "save_weights": "weights",
     "load_space": "space",
+    "match": "match",
+    "family_spaces": "family_grid",
     "load_study": "study",
     "run_study": "run",
     "read_record": "record",
@@ -33,6 +35,9 @@ _HOME = {
     "fit_curves": "curves.predict",
     "fit_form": "curves.fitting",
     "Curve": "curves.summary",
+    "Run": "settle",
+    "rank_runs": "settle",
+    "settled": "settle",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
