@@ -59,7 +59,8 @@ def curves(scaling: Scaling, settings: Sequence[str], *, theme: Theme = "light")
         marker = {"color": LINE, "size": 9, "symbol": "circle-open", "line": {"width": 2}}
         figure.add_scatter(x=[None], y=[None], mode="markers", name="held out of the fit", marker=marker)
     _images_axis(figure, scaling)
-    figure.update_yaxes(type="log", dtick="D1", tickformat=",.3~g")
+    decade = max(runs["error"].max(), bands["high"].max()) < 10 * min(runs["error"].min(), bands["low"].min())
+    figure.update_yaxes(type="log", dtick="D1" if decade else "D2", tickformat=",.3~g")
     return figure
 
 

@@ -291,14 +291,14 @@ def test_held_out_regimes_are_checked_in_the_page() -> None:
         (frame_of(*world(sizes=[500]), *beside(900)), "needs 2 distinct sizes, got 1"),
     ],
 )  # fmt: skip
-def test_where_there_is_no_fit_the_page_says_why(frame: pd.DataFrame, reason: str, tmp_path: Path) -> None:
+def test_where_there_is_no_fit_the_page_says_why(frame: pd.DataFrame, reason: str) -> None:
     section = scaling_section(frame, SCALING, 5000)
     assert section is not None
-    path = write_report(tmp_path, frame, SCALING, (), 5000)
+    page = html_page(Path("runs/x"), frame, SCALING, (), 5000, section=section)
 
     assert reason in section.values["refused"]
-    assert f"No fit yet: {section.values['refused']}" in html.unescape(path.read_text())
-    assert not list((tmp_path / "figures").glob("scaling-*.png"))
+    assert f"No fit yet: {section.values['refused']}" in html.unescape(page)
+    assert "figure-scaling" not in page
 
 
 def test_a_peer_that_was_only_measured_does_not_take_the_place_of_those_that_were_trained() -> None:
@@ -322,10 +322,11 @@ def test_other_studies_have_no_such_section(tmp_path: Path) -> None:
         scaling_section(frame, STUDY, 180, up_to=100)
 
 
-def test_whatever_a_record_says_is_text_in_the_section(tmp_path: Path) -> None:
+def test_whatever_a_record_says_is_text_in_the_section() -> None:
     frame = frame_of(*world({BAD: LAWS["C-C-C-C"], "C-T-T-T": LAWS["C-T-T-T"]}))
 
-    text = write_report(tmp_path, frame, SCALING, (), 5000).read_text()
+    section = scaling_section(frame, SCALING, 5000)
+    text = html_page(Path("runs/x"), frame, SCALING, (), 5000, section=section)
 
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)" in text
