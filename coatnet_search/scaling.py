@@ -191,10 +191,10 @@ class Scaling:
             return f"{where} there is only {best['arm']}: predicted {error}."
         if best["p_best"] >= ENOUGH:
             return f"{where} {best['arm']} is best with probability {best['p_best']:.2f}: predicted {error}."
-        second = table.iloc[1]
-        return (f"{where} the data cannot decide: {best['arm']} is best with probability {best['p_best']:.2f} "
-                f"(predicted {error}), {second['arm']} with {second['p_best']:.2f}; taking {best['arm']} costs "
-                f"{100 * best['expected_regret']:.2g} points of error on average.")  # fmt: skip
+        likely = table[table["arm"] != best["arm"]].sort_values("p_best", ascending=False).iloc[0]
+        return (f"{where} the data cannot decide: taking {best['arm']} costs least on average, "
+                f"{100 * best['expected_regret']:.2g} points of error (predicted {error}); it is best with probability "
+                f"{best['p_best']:.2f}, {likely['arm']} with {likely['p_best']:.2f}.")  # fmt: skip
 
     # --- how far to trust it ------------------------------------------------------------------------------------------
 
