@@ -38,7 +38,7 @@ class Optima:
 @dataclass(frozen=True)
 class FormFit:
     """A form's parameters at full precision in the user's units, their covariance (in the order of ``parameters``; NaN
-    for one that lies on its bound), the sum of (Huber) losses of log residuals, and the spread of optima."""
+    for one that lies on its bound or that the points leave open), the sum of (Huber) losses of log residuals, and the spread of optima."""
 
     form: str
     parameters: Mapping[str, float]
@@ -269,9 +269,10 @@ def _covariance(problem: _Problem, linear: Array, shape: Array, x_scale: Array, 
         lambda free: np.array([problem.form.published(*unpack(free), x_scale, y_scale)[name] for name in names]),
         start, low, high,
     )  # fmt: skip
-    covariance: Array = outer @ inner @ outer.T
-    on_bound = np.flatnonzero(~outer.any(axis=1))
-    covariance[on_bound], covariance[:, on_bound] = np.nan, np.nan
+    with np.errstate(over="ignore", invalid="ignore"):
+        covariance: Array = outer @ inner @ outer.T
+    unknown = np.flatnonzero(~outer.any(axis=1) | ~np.isfinite(np.diag(covariance)))
+    covariance[unknown], covariance[:, unknown] = np.nan, np.nan
     return covariance
 
 

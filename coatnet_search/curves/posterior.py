@@ -10,7 +10,7 @@ fall by 5 % and errors that fall by half. Behind the last x it discounts far poi
 The size of noise and deviation is averaged over a small grid.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
@@ -41,6 +41,11 @@ class Posterior:
         weights: Array = np.exp(logsumexp(self.log_weights, axis=0))
         return weights
 
+    def with_prior(self, log_prior: Array) -> "Posterior":
+        """The same, had the members had this prior, (K,)."""
+        log_weights = self.log_weights + log_prior
+        return replace(self, log_weights=log_weights - logsumexp(log_weights))
+
 
 def noise_prior(square: float, freedom: int) -> Array:
     """Log weights of ``NOISE`` given repeats' squares: their chi-square likelihood on an even prior."""
@@ -56,8 +61,8 @@ def wander_covariance(u: Array, v: Array) -> Array:
     return np.where(same, near**2 * (3 * far - near) / 6, 0.0)
 
 
-def infer(summary: Summary, library: Library, log_noise: Array, log_prior: Array | None = None) -> Posterior:
-    """Weights of members and of pairs of noise and wander. ``log_prior`` (K,) re-weights the members."""
+def infer(summary: Summary, library: Library, log_noise: Array) -> Posterior:
+    """Weights of members and of pairs of noise and wander, all members alike before the points are seen."""
     residual = summary.z - library.log_value(summary.u)
     pairs = tuple((float(noise), float(wander)) for noise in NOISE for wander in WANDER)
     rows = []
@@ -68,7 +73,7 @@ def infer(summary: Summary, library: Library, log_noise: Array, log_prior: Array
         rows.append(
             -0.5 * np.einsum("km,km->k", white, white) - np.log(np.diag(lower)).sum() + log_noise[i // len(WANDER)]
         )
-    log_weights = np.stack(rows) + (0.0 if log_prior is None else log_prior)
+    log_weights = np.stack(rows)
     return Posterior(summary, library, log_weights - logsumexp(log_weights), residual, pairs)
 
 

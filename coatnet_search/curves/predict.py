@@ -22,7 +22,7 @@ from coatnet_search.curves.library import Library, library
 from coatnet_search.curves.octave import blend
 from coatnet_search.curves.pairing import paired_share, shared_part
 from coatnet_search.curves.points import check_points
-from coatnet_search.curves.pool import cells, pooled_priors
+from coatnet_search.curves.pool import pooled_priors
 from coatnet_search.curves.posterior import NOISE, Posterior, infer, noise_prior, trajectories
 from coatnet_search.curves.summary import Curve, Summary, run_share, summarise
 from coatnet_search.curves.together import in_one_order
@@ -206,7 +206,9 @@ def fit_curves(
         enough_sizes(load_form(form or "power"), each.num_sizes, f"{curve.name}: ")
     share, paired = run_share(points), paired_share(points)
     explained = shared_part(points, paired)
-    summaries = [summarise(*each, share, off) for *each, off in zip(curves, points, explained, strict=True)]
+    summaries = [
+        summarise(curve, each, share, part) for curve, each, part in zip(curves, points, explained, strict=True)
+    ]
     log_noise = noise_prior(sum(one.square for one in summaries), sum(one.freedom for one in summaries))
     posteriors = _pooled(summaries, members, log_noise)
     noise = np.mean([np.exp(one.log_weights).sum(axis=1) for one in posteriors], axis=0)
@@ -228,5 +230,5 @@ def _pooled(summaries: Sequence[Summary], members: Library, log_noise: Array) ->
     groups = [summary.curve.group for summary in summaries]
     if len(set(groups)) == len(groups):
         return posteriors
-    priors = pooled_priors(members, cells(members), [each.member_weights for each in posteriors], groups)
-    return [infer(summary, members, log_noise, prior) for summary, prior in zip(summaries, priors, strict=True)]
+    priors = pooled_priors(members, [each.member_weights for each in posteriors], groups)
+    return [posterior.with_prior(prior) for posterior, prior in zip(posteriors, priors, strict=True)]

@@ -29,7 +29,7 @@ def in_one_order(
         shared = np.random.default_rng([seed, 2, numbers[group]]).standard_normal(draws)
         own = np.random.default_rng([seed, 3, i]).standard_normal((2, draws))
         scores = np.stack([_scores(drawn[:, near]), _scores(drawn[:, far])])
-        tie = float(np.clip(np.corrcoef(scores)[0, 1], -0.999, 0.999))
+        tie = float(np.clip(scores[0] @ scores[1] / (scores[0] @ scores[0]), -0.999, 0.999))  # their correlation
         level = np.sqrt(paired) * common[0] + np.sqrt(1 - paired) * own[0]
         change = np.sqrt(agreement) * shared + np.sqrt(1 - agreement) * own[1]
         wanted = np.stack([level, tie * level + np.sqrt(1 - tie**2) * change])
