@@ -78,7 +78,8 @@ def _front(
             _bars(axes, part, look)
             face = look.colour if final else "none"
             axes.scatter(part["x"], part["y"], marker=SHAPES[look.shape], facecolors=face, zorder=3,
-                         s=120 if look.shape == "star" else 38, edgecolors="white" if final else look.colour, linewidths=0.6 if final else 1.4)  # fmt: skip
+                         s=120 if look.shape == "star" else 38, linewidths=0.6 if final else 1.4,
+                         edgecolors="white" if final else look.colour)  # fmt: skip
     if overlay and len(others := marks.published_points(x, y)):
         axes.scatter(others["x"], others["y"], marker="x", color=LINE, s=18, linewidths=0.9, zorder=2)
     away = -13 if sense_of(y, objectives) == "min" else 13  # points, to the side where no trial is

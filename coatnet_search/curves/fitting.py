@@ -38,7 +38,8 @@ class Optima:
 @dataclass(frozen=True)
 class FormFit:
     """A form's parameters at full precision in the user's units, their covariance (in the order of ``parameters``; NaN
-    for one that lies on its bound or that the points leave open), the sum of (Huber) losses of log residuals, and the spread of optima."""
+    for one that lies on its bound or that the points leave open), the sum of (Huber) losses of log residuals, and the
+    spread of optima."""
 
     form: str
     parameters: Mapping[str, float]
