@@ -81,7 +81,7 @@ def cluster(address: str | None) -> Iterator[None]:
             warnings.simplefilter("ignore")  # of Ray's own deprecations
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR",
                      **({} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}))  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises plain ones too, such as of a node that did not start in time
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:

@@ -93,7 +93,7 @@ RECIPES: dict[str, Recipe] = {
         warmup=0.1,
         label_smoothing=0.1,
         flip=False,
-        shift=1,
+        min_crop_area=0.6,
         init="fan_in",
         ema=0.99,
     ),
