@@ -440,7 +440,7 @@ def test_bundled_studies_are_listed_with_what_they_cost(capsys: pytest.CaptureFi
 
     assert [told.code, shown.code] == [0, 0]
     assert {"quickstart", "cifar10-layouts", "imagenet-layouts"} <= {row["name"] for row in told.json}
-    assert all(row["question"] and row["networks"] > 1000 and row["macs"][0] < row["macs"][1] for row in told.json)
+    assert all(row["question"] and row["networks"] > 1 and row["macs"][0] <= row["macs"][1] for row in told.json)
     assert "98,304" in shown.out
 
 
@@ -546,7 +546,7 @@ def test_a_setting_without_a_compiler_has_a_reason_in_place_of_a_number(
         (["coatnet-9"], 2, "no architecture named 'coatnet-9'; did you mean"),
         (["C-C-X-T"], 2, "no architecture named 'C-C-X-T'"),
         (["coatnet-0", "--image-size", "100"], 2, "image_size 100 is not a multiple of the strides' product 32"),
-        (["timm:resnet81"], 2, "no timm network named 'resnet81'; did you mean 'resnet"),
+        (["timm:resnet81"], 2, "timm knows no network 'resnet81'; did you mean resnet"),
         (["timm:resnet18", "--counter", "fvcore"], 2, "counts this package's architectures alone"),
         (["coatnet-0", "--device", "tpu"], 2, "--device: expected cpu, cuda or cuda:N, got 'tpu'"),
         (["coatnet-0", "--device", "cuda:77"], 3, "--device cuda:77: torch sees"),

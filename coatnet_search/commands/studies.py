@@ -18,7 +18,8 @@ def main(given: argparse.Namespace) -> int:
     screen.note("counting networks (the first time takes some seconds) ...")
     rows = [_row(name) for name in bundled.names("studies")]
     screen.result(rows)
-    screen.table(COLUMNS, [{**shown(row), "objectives": ", ".join(row["objectives"])} for row in rows])
+    screen.table(COLUMNS, [{**shown(row), "objectives": ", ".join(row["objectives"]),
+                            "trials": row["trials"] or "all planned"} for row in rows])  # fmt: skip
     screen.next(["plan", "quickstart"], "what a study will cost")
     return 0
 
