@@ -4,10 +4,12 @@
 Shapes: B images, C channels, F stored and S seen side in pixels, K classes.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +93,7 @@ def export_mlflow(bundle: Bundle, out: Path, *, uri: str, name: str, alias: str)
     mlflow.set_tracking_uri(uri)
     try:
         _experiment(mlflow, uri)
-        with mlflow.start_run(run_name=clean_name(name)):
+        with mlflow.start_run(run_name=clean_name(name)), _quiet():
             mlflow.log_metrics(metrics(bundle.about))
             info = mlflow.pyfunc.log_model(
                 name="model", loader_module=__name__, data_path=str(out), signature=signature,
@@ -100,13 +102,22 @@ def export_mlflow(bundle: Bundle, out: Path, *, uri: str, name: str, alias: str)
             )  # fmt: skip
         version = str(info.registered_model_version)
         mlflow.MlflowClient().set_registered_model_alias(clean_name(name), alias, version)
-        loaded = mlflow.pyfunc.load_model(f"models:/{clean_name(name)}@{alias}")
-        _check_pixels(bundle, loaded.predict({"pixels": example}), example)
+        with _quiet():
+            loaded = mlflow.pyfunc.load_model(f"models:/{clean_name(name)}@{alias}")
+            _check_pixels(bundle, loaded.predict({"pixels": example}), example)
     except mlflow.exceptions.MlflowException as error:
         raise SetupError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from None
     finally:
         mlflow.set_tracking_uri(before)
     return {"name": clean_name(name), "version": version, "alias": alias, "uri": f"models:/{clean_name(name)}@{alias}"}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow remarks that ``Served.predict`` takes anything: the signature says what it takes."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*type hint.*")
+        yield
 
 
 def _experiment(mlflow: Any, uri: str) -> None:

@@ -102,6 +102,7 @@ def test_without_the_extra_onnx_says_what_to_install(bundle, tmp_path, monkeypat
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore:.*type hint.*")
 def test_the_registry_has_a_version_with_an_alias_that_loads_and_agrees(bundle, tmp_path):
     import mlflow
 
