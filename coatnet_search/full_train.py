@@ -38,7 +38,7 @@ from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.networks import read_file
 from coatnet_search.scores import Scores, over_seeds, score
-from coatnet_search.train import train
+from coatnet_search.train import StepGuard, train
 from coatnet_search.world import ALONE, World
 
 PLAN, ROWS, RAW, RESULT, CLASSES = "plan.yaml", "train.jsonl", "raw.safetensors", "result.json", "classes.csv"
@@ -119,7 +119,7 @@ def _train_stage(
         folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for row in train(model, data, stage.recipe, stage.budget(seed), device, checkpoint=folder / "checkpoints",
-                     step_guard=DeviceLock(device_id(device)).shared, world=world):  # fmt: skip
+                     step_guard=_guard(device, world), world=world):  # fmt: skip
         rows.append(row)
         if world.first:
             _write_rows(folder / ROWS, rows)
@@ -128,6 +128,12 @@ def _train_stage(
         watch(row)
     if world.first:
         network.save(model, folder / WEIGHTS)
+
+
+def _guard(device: torch.device, world: World) -> StepGuard:
+    """A step holds its device's lock, so that a measurement can wait for its end. Workers that exchange gradients wait
+    for each other inside a step: one that a measurement keeps out would keep the measurement out for ever."""
+    return DeviceLock(device_id(device)).shared if world.size == 1 else nullcontext
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
