@@ -39,8 +39,8 @@ from coatnet_search.errors import InputError
 FACTORS = (2.0, 4.0, 8.0, 16.0)
 NOISES = (0.003, 0.01, 0.03)  # of the calibration; the tables print the one that --noise names
 NUM_POINTS, SPAN, LEAST_SPAN = 6, 64.0, 4.0
-MOST_PAIRS, PAIR_DRAWS = 20, 500  # pairs of one group at one factor, and the draws of each
-ASKED = 0.92  # of the calibrated 90 % interval: groups differ, and the next one is none of these
+MOST_PAIRS, PAIR_DRAWS = 12, 500  # pairs of one group at one factor, and the draws of each
+ASKED = 0.94  # of the calibrated 90 % interval: groups differ, and the next curves are of none of these
 POINTS_FILE = "chinchilla_points.csv"
 
 
@@ -60,7 +60,7 @@ class Known:
 
 
 def read_curves(path: Path) -> list[Known]:
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*.csv") if file.name != POINTS_FILE)
+    files = sorted(file for file in path.glob("*.csv") if file.name != POINTS_FILE) or [path]
     found = []
     for file in files:
         table = pd.read_csv(file).rename(columns={"error": "loss"})

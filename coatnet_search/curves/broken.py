@@ -40,7 +40,7 @@ class Broken(Form):
 
     def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
         c0 = exponents(rng, count)
-        after = c0 * np.exp(rng.normal(-0.5, 1.0, count))  # breaks rather slow a curve down
+        after = c0 * np.exp(rng.normal(-0.3, 1.0, count))  # breaks rather slow a curve down
         place, sharpness = rng.uniform(-4.0, 3.0, count), np.log(rng.uniform(0.1, 1.0, count))
         floor = floors(rng, count)
         return np.stack([floor, 1 - floor], axis=1), np.stack([np.log(c0), after - c0, place, sharpness], axis=1)

@@ -39,7 +39,7 @@ class Optima:
 class FormFit:
     """A form's parameters at full precision in the user's units, their covariance (in the order of ``parameters``; NaN
     for one that lies on its bound or that the points leave open), the sum of (Huber) losses of log residuals, and the
-    spread of optima."""
+    spread of optima. ``linear`` and ``shape`` are the same fit in scaled units."""
 
     form: str
     parameters: Mapping[str, float]
