@@ -117,7 +117,7 @@ def _check_machine(study: Study) -> None:
 
 def _changed_code(events: Sequence[Event]) -> list[str]:
     """A line where the trials so far were made by other code than this."""
-    before = [event["code_version"] for event in events if event["event"] == "session"]
+    before = [event["code_version"] for event in events if "code_version" in event]  # a merge has none
     if not before or before[-1] == code_version():
         return []
     return [f"the code has changed since the last run of this study: {before[-1]} -> {code_version()} (recorded)"]

@@ -10,6 +10,7 @@ import pytest
 from coatnet_search.arch import TERMINAL
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.measurements.conditions import MeasurementFailed
+from coatnet_search.merge import merge
 from coatnet_search.progress import Progress
 from coatnet_search.record import driver_lock, read_events, read_record, read_trials
 from coatnet_search.run import run
@@ -389,3 +390,14 @@ def test_changed_code_is_recorded_and_told(tmp_path, monkeypatch, capsys):
     run(study(2, "good"), local=True, runs=tmp_path)
 
     assert "the code has changed" in capsys.readouterr().err
+
+
+def test_a_merged_record_goes_on_where_its_parts_ended(tmp_path):
+    first = run(study(3, "good"), local=True, runs=tmp_path / "one").run
+    (tmp_path / "two").mkdir()
+    merged = merge([first], tmp_path / "two" / first.name)
+
+    outcome = run(study(5, "good"), local=True, runs=tmp_path / "two")
+
+    assert outcome.run == merged and outcome.complete and outcome.finished == 5
+    assert [trial.key for trial in read_trials(merged)][:3] == [trial.key for trial in read_trials(first)]
