@@ -1,4 +1,4 @@
-"""Full training on many workers: alone in using Ray Train. Each worker runs the same loop on its share of every batch.
+"""Training on many workers: alone in using Ray Train. Each worker runs the same loop on its share of every batch.
 
 The folder of the training must be on a disk that all nodes see: the workers' checkpoints lie there, and a worker group
 that lost a member starts again from the last one.
@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,24 @@ from ray.train import torch as ray_torch
 from ray.train.torch import TorchTrainer
 
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.full_plan import Plan
-from coatnet_search.full_train import train_plan
 from coatnet_search.train import TrainingFailed
 from coatnet_search.world import World
 
-MAX_FAILURES = 3  # lost workers and nodes; a mistake in the plan ends the training at once
+MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
 MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
 
+Work = Callable[[Any, torch.device, World], None]  # what is asked as plain values, a worker's device, its place
 
-def train_distributed(
-    plan: Plan, out: Path, workers: int, *, gpus: bool, address: str | None = None, max_failures: int = MAX_FAILURES
-) -> None:
-    """``train_plan`` on ``workers`` workers, one GPU each with ``gpus``; goes on where it was left.
 
-    Raises SetupError where the cluster does not hold them, or the workers were lost more than ``max_failures`` times.
+def on_workers(
+    work: Work, asked: Any, out: Path, workers: int, *, gpus: bool, cpus: float = 1.0, threads: int | None = None,
+    address: str | None = None, max_failures: int = MAX_FAILURES,
+) -> None:  # fmt: skip
+    """``work(asked, device, world)`` on ``workers`` workers at once, one GPU each with ``gpus``.
+
+    ``work`` keeps its checkpoints below ``out`` and goes on from them. ``threads``: of a worker; None: its share of
+    this machine's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
+    ``max_failures`` times, InputError for what each of them would stumble over again.
     """
     out = out.resolve()
     (out / MISTAKE).unlink(missing_ok=True)
@@ -44,8 +47,10 @@ def train_distributed(
         check_room(ray.cluster_resources(), workers, gpus)
         trainer = TorchTrainer(
             _work,
-            train_loop_config={"plan": plan.to_dict(), "out": str(out), "threads": _threads(workers, gpus)},
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            train_loop_config={"work": work, "asked": asked, "out": str(out),
+                               "threads": threads or _threads(workers, gpus)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus,
+                                         resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpus else {})}),
             run_config=RunConfig(name="workers", storage_path=str(out / "ray"),
                                  failure_config=FailureConfig(max_failures=max_failures)),
         )  # fmt: skip
@@ -65,7 +70,7 @@ def check_room(resources: Mapping[str, float], workers: int, gpus: bool) -> None
     """Raises SetupError, with what there is, where the workers do not fit: Ray itself would wait for ever."""
     name = "GPU" if gpus else "CPU"
     if (have := int(resources.get(name, 0))) < workers:
-        raise SetupError(f"--workers {workers}: each needs a {name}, and there are {have}; ask for fewer or add nodes")
+        raise SetupError(f"{workers} workers: each needs a {name}, and there are {have}; ask for fewer or add nodes")
 
 
 @contextlib.contextmanager
@@ -100,13 +105,13 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(config["threads"])
     context = ray_train.get_context()
     world = World(context.get_world_rank(), context.get_world_size())
-    plan, out = Plan.from_dict(config["plan"]), Path(config["out"])
+    mistake = Path(config["out"]) / MISTAKE
     try:
-        train_plan(plan, out, ray_torch.get_device(), world)
+        config["work"](config["asked"], ray_torch.get_device(), world)
     except (InputError, SetupError) as error:
-        (out / MISTAKE).write_text(str(error), encoding="utf-8")
+        mistake.write_text(str(error), encoding="utf-8")
     except TrainingFailed as error:
         if error.kind in ("nan", "out_of_memory"):
-            (out / MISTAKE).write_text(str(error), encoding="utf-8")
+            mistake.write_text(str(error), encoding="utf-8")
         if error.kind != "nan":  # all workers see the same loss; the rest befalls one, and the others wait for it
             raise

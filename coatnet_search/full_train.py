@@ -34,11 +34,12 @@ from coatnet_search.document import dump
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe, device_id
 from coatnet_search.full_plan import Plan, Stage
+from coatnet_search.judge import StepGuard
 from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.networks import read_file
 from coatnet_search.scores import Scores, over_seeds, score
-from coatnet_search.train import StepGuard, train
+from coatnet_search.train import train
 from coatnet_search.world import ALONE, World
 
 PLAN, ROWS, RAW, RESULT, CLASSES = "plan.yaml", "train.jsonl", "raw.safetensors", "result.json", "classes.csv"

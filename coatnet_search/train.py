@@ -9,15 +9,13 @@ import dataclasses
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from timm.data.mixup import mixup_target
-from timm.loss import BinaryCrossEntropy
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
@@ -25,15 +23,16 @@ from coatnet_search import checkpoint as checkpoints
 from coatnet_search.arch import Budget, digest
 from coatnet_search.checkpoint import Checkpoint
 from coatnet_search.datasets.augmentation import generator
-from coatnet_search.datasets.data import TRAIN_SAMPLE, Batch, Data
+from coatnet_search.datasets.data import TRAIN_SAMPLE, Data
 from coatnet_search.errors import InputError
+from coatnet_search.judge import Judge, StepGuard
 from coatnet_search.prepare import called, in_memory_format, parameter_groups, prepared
 from coatnet_search.recipe import Recipe, recipe_values, schedule
 from coatnet_search.world import ALONE, World
 
 FORWARD_SHARE = 1 / 3  # of what training on an image costs: looking at one
+Row = dict[str, Any]  # an epoch's metrics
 CHECK_EVERY = 100  # steps between looks at the losses: a look makes the CPU wait for a GPU
-StepGuard = Callable[[], AbstractContextManager[Any]]
 
 
 class TrainingFailed(RuntimeError):
@@ -71,18 +70,22 @@ def train(
 
     Raises TrainingFailed, InputError (model and data don't fit, warm-up too long) and its CheckpointMismatch.
     """
-    run = _Run(model, data, recipe, budget, torch.device(device), step_guard, world)
-    history: list[dict[str, float]] = []
+    yield from epochs(Run(model, data, recipe, budget, torch.device(device), step_guard, world), checkpoint)
+
+
+def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
+    """The rows of a run's epochs, those that a checkpoint holds first; see ``train``."""
+    history: list[Row] = []
     identity = run.identity() if checkpoint else {}
     found = checkpoints.load(checkpoint, identity) if checkpoint else None
     if found:
         run.restore(found)
         history = [dict(row) for row in found.history]
         yield from (dict(row) for row in history)
-    for epoch in range(len(history) + 1, budget.epochs + 1):
-        with _named_failures(recipe, run.side, run.device):
+    for epoch in range(len(history) + 1, run.budget.epochs + 1):
+        with _named_failures(run.recipe, run.side, run.device):
             history.append(run.epoch(epoch))
-        if checkpoint and world.first and run.evaluates(epoch):
+        if checkpoint and run.world.first and run.evaluates(epoch):
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
         yield dict(history[-1])
     run.finish()
@@ -111,7 +114,7 @@ def _named_failures(recipe: Recipe, side: int, device: torch.device) -> Iterator
         raise
 
 
-class _Run:
+class Run:
     """The objects of one run: model, optimiser, average, and the functions of a step."""
 
     def __init__(
@@ -126,18 +129,17 @@ class _Run:
         self.side = budget.image_size or data.image_size
         self.model = prepared(model, recipe, device)
         self.micro = self._micro_batch()
-        self.called = called(self.model, recipe, device, world)
+        self.called = self.in_training()
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
         )
-        self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
-        bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
-        self.dtype = torch.bfloat16 if bfloat16 else None
+        self.judge = Judge(recipe, data.num_classes, device, step_guard=step_guard, world=world)
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+    def in_training(self) -> nn.Module:
+        """The model as a step calls it."""
+        return called(self.model, self.recipe, self.device, self.world)
 
     def _micro_batch(self) -> int:
         """Images at once on this device. Raises InputError where the batch does not divide among workers and parts."""
@@ -148,7 +150,7 @@ class _Run:
                              "images at once; set recipe.batch_size or recipe.micro_batch")  # fmt: skip
         return micro
 
-    def epoch(self, epoch: int) -> dict[str, float]:
+    def epoch(self, epoch: int) -> Row:
         """Trains and evaluates one epoch; torch's global generators are as before afterwards."""
         begin = time.perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
@@ -156,9 +158,9 @@ class _Run:
             own = (self.world.rank,) if self.world.rank else ()  # workers drop different blocks
             torch.manual_seed(generator(self.budget.seed, epoch, 2, *own).initial_seed())
             losses = self._steps(epoch)
-        train_loss = float(losses.double().mean())  # waits for the device: the end of the epoch's training
+        train_loss = float(losses[losses.isfinite()].double().mean())  # waits for the device
         train_s = time.perf_counter() - begin
-        scores = self._scores(epoch) if self.evaluates(epoch) else {}
+        scores = self.scores(epoch) if self.evaluates(epoch) else {}
         images = self.num_steps * min(self.recipe.batch_size, len(self.regime))
         row = {
             "epoch": epoch,
@@ -179,7 +181,8 @@ class _Run:
         every = math.ceil(FORWARD_SHARE * looked_at / len(self.regime))
         return epoch % every == 0 or epoch == self.budget.epochs
 
-    def _scores(self, epoch: int) -> dict[str, float]:
+    def scores(self, epoch: int) -> Row:
+        """What the epoch's evaluation adds to its row."""
         averaged = self.ema.module if self.ema else self.called
         sample, scored = self._evaluate_train(averaged), self._evaluate_val(averaged)
         if not math.isfinite(scored[0]):
@@ -214,20 +217,21 @@ class _Run:
                 begin = time.perf_counter()
                 images, labels = next(batches)
                 self.wait_s += time.perf_counter() - begin
-                losses[step] = self._step(first + step, images, labels, shares[step] if shares else 1.0)
+                losses[step] = self.step(first + step, images, labels, shares[step] if shares else 1.0)
             if (step + 1) % CHECK_EVERY == 0:
-                _check(self.world.mean(losses[: step + 1]), epoch)
+                self.check(self.world.mean(losses[: step + 1]), epoch)
         losses = self.world.mean(losses)
-        _check(losses, epoch)
+        self.check(losses, epoch)
         return losses
 
-    def _step(self, step: int, images: Tensor, labels: Tensor, share: float) -> Tensor:
+    def step(self, step: int, images: Tensor, labels: Tensor, share: float) -> Tensor:
+        """One update, the ``step``-th of the run; returns its loss. ``share``: see ``Judge.loss``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         if share < 1:
             images = images.lerp(images.flip(0), 1 - share)
         self.optimizer.zero_grad()
-        loss = self._gradients(images, labels, share)
+        loss = self.gradients(step, images, labels, share)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
@@ -235,7 +239,7 @@ class _Run:
             self.ema.update(self.model, step=step + 1)
         return loss
 
-    def _gradients(self, images: Tensor, labels: Tensor, share: float) -> Tensor:
+    def gradients(self, step: int, images: Tensor, labels: Tensor, share: float) -> Tensor:
         """The batch's gradients, micro-batch after micro-batch; returns its mean loss. BatchNorm sees micro-batches."""
         total = torch.zeros((), device=self.device)
         for begin in range(0, len(images), self.micro):
@@ -243,61 +247,26 @@ class _Run:
             last = begin + self.micro >= len(images)
             alone = getattr(self.called, "no_sync", nullcontext)  # workers exchange gradients once a batch
             with nullcontext() if last else alone():
-                with self.autocast():
+                with self.judge.autocast():
                     logits = self.called(part)
-                self._check_logits(logits)
-                loss = self._loss(logits.float(), targets, share, self.recipe.label_smoothing)
+                self.judge.check(logits)
+                loss = self.judge.loss(logits.float(), targets, share, self.recipe.label_smoothing)
                 loss = loss * (len(part) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
-    def _loss(self, logits: Tensor, labels: Tensor, share: float = 1.0, smoothing: float = 0.0) -> Tensor:
-        """Softmax: cross-entropy. Sigmoid: the sum of the classes' binary cross-entropies. Mean over the batch."""
-        if self.recipe.loss == "softmax" and share == 1:
-            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
-        targets = mixup_target(labels, self.data.num_classes, share, smoothing)  # (B, K)
-        if self.recipe.loss == "softmax":
-            return nn.functional.cross_entropy(logits, targets)
-        loss: Tensor = self.sigmoid(logits, targets)
-        return loss
-
-    def _check_logits(self, logits: Tensor) -> None:
-        if logits.ndim != 2 or logits.shape[1] != self.data.num_classes:
-            raise InputError(f"the model gives {tuple(logits.shape)}, the data has {self.data.num_classes} classes")
-
     def _evaluate_train(self, model: nn.Module) -> tuple[float, float, float]:
         numbers = self.regime[:TRAIN_SAMPLE][self.world.rank :: self.world.size]
-        return self._evaluate(model, self.data.plain_batches(
+        return self.judge.scores(model, self.data.plain_batches(
             numbers, batch_size=2 * self.micro, device=self.device, image_size=self.side,
             whole=not self.recipe.centre_crop))  # fmt: skip
 
     def _evaluate_val(self, model: nn.Module) -> tuple[float, float, float]:
         size = 2 * self.micro  # without gradients twice as many images fit
-        return self._evaluate(model, self.data.val_batches(
+        return self.judge.scores(model, self.data.val_batches(
             batch_size=size, device=self.device, image_size=self.side, whole=not self.recipe.centre_crop,
             part=self.world.part))  # fmt: skip
-
-    @torch.inference_mode()
-    def _evaluate(self, model: nn.Module, batches: Iterator[Batch]) -> tuple[float, float, float]:
-        """(mean loss without smoothing, top-1, top-5); one wait for the device in all."""
-        model = getattr(model, "module", model)  # without gradients workers have nothing to exchange
-        model.eval()
-        sums = torch.zeros(4, dtype=torch.float64).to(self.device)
-        best = min(5, self.data.num_classes)
-        while True:
-            with self.step_guard():
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                images, labels = batch
-                with self.autocast():
-                    logits = model(images).float()
-                hits = logits.topk(best).indices == labels[:, None]  # (B, 5)
-                loss = self._loss(logits, labels) * len(labels)
-                sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.ones_like(loss) * len(labels)])
-        loss_sum, top1, top5, count = self.world.sum(sums).tolist()
-        return loss_sum / count, top1 / count, top5 / count
 
     def finish(self) -> None:
         if self.ema:
@@ -339,10 +308,9 @@ class _Run:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         in_memory_format(self.optimizer)
 
-
-def _check(losses: Tensor, epoch: int) -> None:
-    """Raises TrainingFailed where a loss is not a number; one wait for the device."""
-    wrong = ~torch.isfinite(losses)
-    if bool(wrong.any()):
-        step = int(wrong.int().argmax())
-        raise TrainingFailed("nan", f"epoch {epoch}, step {step + 1}: the training loss is {float(losses[step])}")
+    def check(self, losses: Tensor, epoch: int) -> None:
+        """Raises TrainingFailed where a loss is not a number; one wait for the device."""
+        wrong = ~torch.isfinite(losses)
+        if bool(wrong.any()):
+            step = int(wrong.int().argmax())
+            raise TrainingFailed("nan", f"epoch {epoch}, step {step + 1}: the training loss is {float(losses[step])}")

@@ -336,5 +336,5 @@ def test_two_workers_that_were_killed_in_an_epoch_go_on_to_the_weights_of_an_unb
 def test_more_workers_than_devices_are_refused():
     from coatnet_search.distributed import check_room
 
-    with pytest.raises(SetupError, match="--workers 4: each needs a GPU, and there are 1"):
+    with pytest.raises(SetupError, match="4 workers: each needs a GPU, and there are 1"):
         check_room({"CPU": 16.0, "GPU": 1.0}, 4, gpus=True)

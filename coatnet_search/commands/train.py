@@ -54,7 +54,7 @@ def main(given: argparse.Namespace) -> int:
 
 def _train(plan: Plan, out: Path, device: torch.device, given: argparse.Namespace, screen: Screen) -> None:
     if given.workers:
-        from coatnet_search.distributed import train_distributed  # noqa: PLC0415  # Ray is imported where it is asked for
+        from coatnet_search.full_distributed import train_distributed  # noqa: PLC0415  # Ray is imported where it is asked for
 
         screen.note(f"{given.workers} workers; the epochs so far are in {out / 'seed-N' / 'stage-N' / 'train.jsonl'}")
         train_distributed(plan, out, given.workers, gpus=device.type == "cuda", address=given.address)
