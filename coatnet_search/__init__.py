@@ -27,6 +27,7 @@ _HOME = {
     "load_space": "space",
     "match": "match",
     "family_spaces": "family_grid",
+    "Supernet": "supernet.supernet",
     "load_study": "study",
     "run_study": "run",
     "read_record": "record",

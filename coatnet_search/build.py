@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -187,27 +188,30 @@ def timm_cfg(arch: Arch) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recomputed(block: nn.Module, x: Tensor) -> Tensor:
-    """The block's output; only ``x`` is kept for the backward pass, which runs the block again.
+def recomputed(
+    block: nn.Module, x: Tensor, within: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext
+) -> Tensor:
+    """The block's output; only ``x`` is kept for the backward pass, which runs the block again, ``within`` the same.
 
     The second run leaves the running statistics of BatchNorm alone: a step counts once.
     """
     if torch.compiler.is_compiling():  # the compiler does not repeat the updates
         return checkpoint(block, x, use_reentrant=False)
-    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (contextlib.nullcontext(), _untracked(block)))
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (within(), _untracked(block, within())))
 
 
 @contextlib.contextmanager
-def _untracked(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, steps) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, steps
+def _untracked(block: nn.Module, within: AbstractContextManager[Any]) -> Iterator[None]:
+    with within:
+        norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+        try:
+            yield
+        finally:
+            for norm, (momentum, steps) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, steps
 
 
 def initialise(model: nn.Module, init: Init = "normal") -> None:
@@ -246,14 +250,18 @@ def build(
 def _load(model: CoAtNet, weights: Mapping[str, Tensor]) -> None:
     own = model.state_dict()
     fitted = fit_tables(weights, own)
-    wrong = [f"{name}: missing" for name in own if name not in fitted]
-    wrong += [f"{name}: not in this network" for name in fitted if name not in own]
-    wrong += [f"{name}: {tuple(fitted[name].shape)} for {tuple(own[name].shape)}"
-              for name in own if name in fitted and fitted[name].shape != own[name].shape]  # fmt: skip
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise InputError(f"weights of another network: {'; '.join(wrong[:3])}{more}; nothing was loaded")
+    if wrong := mismatches(fitted, own):
+        raise InputError(f"weights of another network: {wrong}; nothing was loaded")
     model.load_state_dict(fitted, assign=any(value.is_meta for value in own.values()))
+
+
+def mismatches(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """The first differences in names and shapes between weights and a network's own state dict; empty: they fit."""
+    wrong = [f"{name}: missing" for name in own if name not in weights]
+    wrong += [f"{name}: not in this network" for name in weights if name not in own]
+    wrong += [f"{name}: {tuple(weights[name].shape)} for {tuple(own[name].shape)}"
+              for name in own if name in weights and weights[name].shape != own[name].shape]  # fmt: skip
+    return "; ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
 
 
 def fit_tables(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

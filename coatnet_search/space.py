@@ -82,28 +82,45 @@ class Space:
         """The same space for images with so many channels and classes."""
         return Space(dataclasses.replace(self.file, in_channels=in_channels, num_classes=num_classes), self.name)
 
+    def combinations(self) -> Iterator["Space"]:
+        """The space without ``only``, narrowed to each combination that is allowed; without any, the space itself."""
+        if not self.file.only:
+            yield self
+        for one in self.file.only:
+            yield Space(self._narrowed(one), self.name)
+
+    def _narrowed(self, values: Mapping[str, Scalar]) -> SpaceFile:
+        def row(prefix: str, given: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: (values[f"{prefix}_{key}"],) if f"{prefix}_{key}" in values else value
+                    for key, value in given.items()}  # fmt: skip
+
+        alone: dict[str, Any] = {key: (values[key],) for key in ("image_size", "head_size") if key in values}
+        stages = tuple(row(f"s{place}", stage) for place, stage in enumerate(self.file.stages, 1))
+        return dataclasses.replace(self.file, only=(), stem=row("stem", self.file.stem), stages=stages, **alone)
+
     # --- a candidate ----------------------------------------------------------------------------------------------
 
     def decode(self, candidate: Candidate) -> Arch:
         """The architecture of a candidate. Raises InputError for a missing or unknown dimension or value."""
-        self.check(candidate)
-        head_size = candidate.get("head_size", self.file.head_size)
-        stages = []
-        for place, keys in enumerate(self._stage_keys):
-            stage = self._stage(place, keys, candidate, head_size)  # type: ignore[arg-type]
-            if stage is not None:
-                stages.append(stage)
+        stages = self.stages_of(candidate)
         return Arch(
             image_size=candidate.get("image_size", self.file.image_size),  # type: ignore[arg-type]
             in_channels=self.file.in_channels,
             num_classes=self.file.num_classes,
             stem=self._stem(candidate),
-            stages=tuple(stages),
-            head=self._head,
+            stages=tuple(stage for stage in stages if stage is not None),
+            head=self.head,
         )
 
+    def stages_of(self, candidate: Candidate) -> list[Stage | None]:
+        """What a candidate has at each place of the space; None: the stage is left out. Raises as ``decode`` does."""
+        self.check(candidate)
+        head_size = candidate.get("head_size", self.file.head_size)
+        return [self._stage(place, keys, candidate, head_size)  # type: ignore[arg-type]
+                for place, keys in enumerate(self._stage_keys)]  # fmt: skip
+
     @functools.cached_property
-    def _head(self) -> Head:
+    def head(self) -> Head:
         return Head(**self.file.head)  # type: ignore[arg-type]
 
     def check(self, candidate: Candidate) -> None:
@@ -321,7 +338,7 @@ class Space:
         return self._estimated(surveyed(found, exact=False))
 
     def _paths(self, with_costs: bool) -> list[Path]:
-        return paths(self.roots(), self.file.num_classes, self._head.hidden, self.file.convolution_first, with_costs)
+        return paths(self.roots(), self.file.num_classes, self.head.hidden, self.file.convolution_first, with_costs)
 
     def roots(self) -> list[Root]:
         """Each image size, stem and head size, with the distinct stages that may stand at each place."""

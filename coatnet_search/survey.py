@@ -62,9 +62,7 @@ class Path:
         if stage is None:
             return self
         kind = menu()[stage.block]
-        if self.grid % stage.stride or (convolution_first and self.attention and kind.kind == "convolution"):
-            return None
-        if kind.load().problems(self.width, stage.width, self.grid // stage.stride, **stage.options):
+        if not may_follow(stage, self.width, self.grid, convolution_first and self.attention):
             return None
         count = stage_count(stage, self.width, self.grid)
         return Path(
@@ -76,6 +74,14 @@ class Path:
             count=self.count,
             costs=self.costs + np.array([count.params, count.macs]),
         )
+
+
+def may_follow(stage: Stage, width: int, grid: int, attention_only: bool) -> bool:
+    """Whether a stage is legal on a map of this width and side."""
+    kind = menu()[stage.block]
+    if grid % stage.stride or (attention_only and kind.kind == "convolution"):
+        return False
+    return not kind.load().problems(width, stage.width, grid // stage.stride, **stage.options)
 
 
 def paths(roots: Iterable[Root], num_classes: int, hidden: bool, convolution_first: bool,
