@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from coatnet_search.errors import InputError
-from coatnet_search.record import Event, Record, fold_rows, now, read_events, record_path, study_of
+from coatnet_search.journal import NAME
+from coatnet_search.record import Event, Record, fold_rows, now, read_events, record_path, study_of, study_path
 
 SAME = ("space", "objectives", "data", "recipe", "evaluate", "measure", "conditions")
 _ELSEWHERE = ("path", "workers", "download")  # of the data: where it lies on a machine; its digest is in every key
@@ -15,7 +16,8 @@ _BEST_FIRST = ("done", "stopped", "refused", "failed", "paused", "running", "pen
 
 
 def merge(sources: Sequence[str | Path], out: str | Path) -> Path:
-    """Writes the trials of all ``sources`` (RUN folders or files) into the new RUN folder ``out`` and returns it.
+    """Writes the trials of all ``sources`` (RUN folders, or published records) into the new RUN folder ``out`` and
+    returns it; its study is that of the first source that has one.
 
     Trials are ordered by their start and numbered anew; of those with one key the finished one is kept, the earlier one
     among equals. Raises InputError where a source has no record, ``out`` has one, or the studies differ.
@@ -26,16 +28,17 @@ def merge(sources: Sequence[str | Path], out: str | Path) -> Path:
             raise InputError(f"{path}: there is no record to merge")
     if target.exists():
         raise InputError(f"{target}: there is a record already; give a folder without one")
-    studies = [(path, study) for path in paths if (study := study_of(path.parent))]
+    studies = [(path, study) for path in paths if (study := study_of(path))]
     for path, study in studies[1:]:
         _same_study(studies[0], (path, study))
     histories = [read_events(path) for path in paths]
     with Record(target) as record:
-        record.append({"event": "session", "merged_from": [path.parent.name for path in paths]})
+        names = [path.parent.name if path.name == NAME else path.name for path in paths]
+        record.append({"event": "session", "merged_from": names})
         for event in _renumbered(histories):
             record.append(event)
     if studies:
-        (target.parent / "study.yaml").write_text(yaml.safe_dump(studies[0][1], sort_keys=False), encoding="utf-8")
+        study_path(target).write_text(yaml.safe_dump(studies[0][1], sort_keys=False), encoding="utf-8")
     return target.parent
 
 

@@ -11,7 +11,18 @@ import pandas as pd
 import yaml
 
 from coatnet_search.arch import Arch, Budget, Failure, Trial
-from coatnet_search.journal import Event, Record, driver_lock, encode, now, read_events, record_path, scan, uncollected
+from coatnet_search.journal import (
+    NAME,
+    Event,
+    Record,
+    driver_lock,
+    encode,
+    now,
+    read_events,
+    record_path,
+    scan,
+    uncollected,
+)
 
 __all__ = [
     "Event", "Record", "driver_lock", "encode", "fold", "fold_rows", "now", "read_events", "read_record", "read_trials",
@@ -174,11 +185,16 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def study_of(run: Path) -> dict[str, Any]:
-    """What RUN/study.yaml says; empty where there is none."""
-    file = (run if run.is_dir() else run.parent) / "study.yaml"
+def study_path(run: str | Path) -> Path:
+    """RUN/study.yaml; of a record in a file of its own, ``NAME.jsonl``, the file ``NAME.yaml`` beside it."""
+    path = record_path(run)
+    return path.with_suffix(".yaml") if path.name != NAME else path.with_name("study.yaml")
+
+
+def study_of(run: str | Path) -> dict[str, Any]:
+    """What the resolved study of a record says; empty where there is none."""
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = yaml.safe_load(study_path(run).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -198,5 +214,5 @@ def read_record(run: str | Path) -> pd.DataFrame:
     path = record_path(run)
     with uncollected():
         frame = frame_of(fold_rows(read_events(path)))
-    frame.attrs.update(run=str(path.parent), study=study_of(path.parent).get("name") or path.parent.name)
+    frame.attrs.update(run=str(path.parent), study=study_of(path).get("name") or path.parent.name)
     return frame

@@ -432,6 +432,15 @@ def test_records_merge_into_a_run_that_reports(finished: Path, capsys: pytest.Ca
     assert len(report.json["trials"]) == 3
 
 
+def test_a_merged_record_without_a_study_says_so(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = Path("bare.jsonl")
+    bare.write_bytes((finished / "runs/quickstart/trials.jsonl").read_bytes())
+
+    merged = call(capsys, "merge", bare, "--out", "restored")
+
+    assert merged.code == 0 and "report and choose need restored/study.yaml" in merged.err
+
+
 # --- what comes with the package -------------------------------------------------------------------------------------
 
 

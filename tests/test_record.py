@@ -12,10 +12,13 @@ import yaml
 
 from coatnet_search import journal
 from coatnet_search.arch import Arch, Budget, Stage, Stem
+from coatnet_search.choose import choose
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.merge import merge
 from coatnet_search.record import Record, driver_lock, fold, read_events, read_record, read_trials
+from coatnet_search.study import load_study
 
+RECORDS = Path(__file__).parents[1] / "studies" / "records"
 ARCH = Arch(
     image_size=32,
     num_classes=10,
@@ -404,6 +407,16 @@ def test_records_of_different_studies_are_not_merged(tmp_path: Path) -> None:
         merge([one, two], tmp_path / "both")
 
     assert not (tmp_path / "both").exists()
+
+
+@pytest.mark.parametrize("published", sorted(RECORDS.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_a_published_record_becomes_a_run_that_can_be_chosen_from(published: Path, tmp_path: Path) -> None:
+    run = merge([published], tmp_path / "run")
+
+    study = load_study(run / "study.yaml")
+
+    assert study.name == published.stem and study.file.data.path is None
+    assert len(choose(read_record(run), study.file.objectives)) == 3
 
 
 def test_a_merge_never_writes_into_a_record_and_names_a_missing_one(tmp_path: Path) -> None:

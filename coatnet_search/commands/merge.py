@@ -3,7 +3,7 @@
 import argparse
 
 from coatnet_search.merge import merge
-from coatnet_search.record import read_record
+from coatnet_search.record import read_record, study_path
 from coatnet_search.screen import Screen
 
 
@@ -13,5 +13,8 @@ def main(given: argparse.Namespace) -> int:
     states = read_record(run)["state"].value_counts()
     counts = ", ".join(f"{count} {state}" for state, count in states.items()) or "no trials"
     screen.say(f"{run}: {counts}, out of {len(given.runs)} record{'s' if len(given.runs) > 1 else ''}")
-    screen.next(["report", run], "writes the page and the pictures")
+    if study_path(run).is_file():
+        screen.next(["report", run], "writes the page and the pictures")
+    else:
+        screen.note(f"no study lies beside the records; report and choose need {study_path(run)}")
     return 0
