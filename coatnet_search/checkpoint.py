@@ -76,6 +76,11 @@ def load(folder: Path, identity: Identity) -> Checkpoint | None:
     return None
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """The checksum of each checkpoint's tensors, by the name of its file."""
+    return {note.name: str(_read_note(note)["sha256"]) for note in folder.glob("epoch-*.json")}
+
+
 def _place(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:06d}.safetensors"
 

@@ -53,9 +53,8 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
 
     Raises SetupError where the cluster cannot hold one trial.
     """
-    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     resources = session.study.file.resources
-    with _ray(address), tempfile.TemporaryDirectory(prefix="coatnet-search-tune-") as scratch:
+    with joined(address), tempfile.TemporaryDirectory(prefix="coatnet-search-tune-") as scratch:
         at_once = capacity(ray.cluster_resources(), resources.cpus, resources.gpus, workers)
         with show(at_once) as progress, stop_signals(session, deadline):
             driver = _Driver(session, progress, at_once)
@@ -104,8 +103,9 @@ def capacity(cluster: Mapping[str, float], cpus: float, gpus: float, workers: in
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def joined(address: str | None) -> Iterator[None]:
     """A Ray of our own on this machine, or the cluster at ``address``; one that is running already is used."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in _SETTINGS.items()})
     if ray.is_initialized():
         yield
         return

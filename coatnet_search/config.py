@@ -49,6 +49,7 @@ __all__ = [
     "SettleSpec",
     "SpaceFile",
     "StudyFile",
+    "SupernetSpec",
     "TrackingSpec",
     "dump",
     "json_schema",
@@ -297,6 +298,52 @@ class SettleSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class SupernetSpec:
+    """The supernet whose weights candidates inherit: how it is trained, or where a trained one lies."""
+
+    path: Text | None = None
+    """A trained supernet to take: a RUN, or its folder supernet; null: one is trained first, into the RUN."""
+    epochs: Count | None = None
+    """Passes over the training images, one layout a step; needed where one is trained."""
+    mode: Literal["sandwich", "single-path"] = "sandwich"
+    """sandwich: a step trains the largest, the smallest and random networks of its layout; single-path: one random."""
+    random_networks: CountOrZero | None = None
+    """Random networks of a sandwich step; null: 2."""
+    distillation: Literal["kl", "alpha", "none"] | None = None
+    """What a sandwich's others learn: the largest's answers by kl or alpha divergence; none: labels. null: kl."""
+    sampling: Literal["log", "linear"] = "log"
+    """Random networks are uniform in multiply-adds on this scale."""
+    partition: Literal["none", "layout"] = "none"
+    """none: all layouts share weights; layout: one supernet for each, with the same steps in all."""
+    recipe: Recipe = field(default_factory=dict)
+    """What replaces values of the study's recipe; mixup and RandAugment are off unless they are named here."""
+    seed: CountOrZero = 0
+    """Of its weights, the order of layouts and the random networks."""
+    workers: Count = 1
+    """Processes that train it, each on its share of every batch with resources.cpus and gpus; several need Ray."""
+    recalibration_images: Count = 1024
+    """Training images from which a candidate's norms get fresh statistics before it is scored."""
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            for one in dataclasses.fields(self):
+                usual = one.default if one.default is not dataclasses.MISSING else {}
+                if one.name not in ("path", "recalibration_images") and getattr(self, one.name) != usual:
+                    raise Misplaced("the supernet at path is trained already; remove this, or path", (one.name,))
+        elif self.epochs is None:
+            raise Misplaced("this key is missing; add it (Passes over the training images), or path", ("epochs",))
+        if self.mode == "single-path":
+            for name in ("random_networks", "distillation"):
+                if getattr(self, name) is not None:
+                    raise Misplaced("a single path has one network a step and no teacher; remove it", (name,))
+        if "epochs" in self.recipe:
+            raise Misplaced("a supernet's epochs are supernet.epochs; remove it", ("recipe", "epochs"))
+        if "name" in self.recipe:
+            raise Misplaced("a supernet has the study's recipe; remove it", ("recipe", "name"))
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
     """The mirror of a study's record in MLflow."""
 
@@ -328,8 +375,11 @@ class StudyFile:
     """A bundled space's name, the path of a space file, or the space itself."""
     data: DataSpec
     """What is learned from."""
-    evaluate: Literal["trained", "measured"] = "trained"
-    """trained: each candidate is trained and scored; measured: its costs and speed alone."""
+    evaluate: Literal["trained", "inherited", "measured"] = "trained"
+    """trained: each candidate is trained and scored; inherited: scored with the weights of a supernet; measured: its
+    costs and speed alone."""
+    supernet: SupernetSpec | None = None
+    """With evaluate inherited: the supernet."""
     recipe: Recipe = field(default_factory=dict)
     """How a candidate is trained: name, and what replaces the named recipe's values (epochs, batch_size, ...)."""
     objectives: Annotated[Mapping[str, Literal["min", "max"]], Field(min_length=1)]
@@ -372,18 +422,29 @@ class StudyFile:
     """Where MLflow mirrors the record."""
 
     def __post_init__(self) -> None:
-        if self.evaluate == "trained" and not isinstance(self.recipe.get("name"), str):
+        if self.evaluate != "measured" and not isinstance(self.recipe.get("name"), str):
             raise Misplaced("expected the name of a recipe, such as small-images", ("recipe", "name"))
+        self._check_inherited()
         if not self.search.strategy:
             usual = DEFAULT_STRATEGY if self.equal_cost is None else LISTED
             object.__setattr__(self, "search", dataclasses.replace(self.search, strategy=usual))
         if self.replicates > 1 and (self.evaluate != "trained" or self.equal_cost is not None):
-            instead = "has regimes.seeds instead" if self.equal_cost else "with evaluate: measured has no seeds"
+            instead = "has regimes.seeds instead" if self.equal_cost else f"with evaluate: {self.evaluate} has no seeds"
             raise Misplaced(f"a study {instead}; remove it", ("replicates",))
         if self.equal_cost is None:
             self._check_search()
         else:
             self._check_scaling()
+
+    def _check_inherited(self) -> None:
+        if (self.supernet is not None) is not (self.evaluate == "inherited"):
+            raise Misplaced("evaluate: inherited and supernet: go together; write both, supernet: {epochs: N} at least",
+                            ("supernet",))  # fmt: skip
+        if self.evaluate == "inherited":
+            for place, peer in enumerate(self.peers):
+                if peer.evaluate != "measured":
+                    raise Misplaced("a peer has no place in the supernet; write evaluate: measured, or remove it",
+                                    ("peers", place, "evaluate"))  # fmt: skip
 
     def _check_search(self) -> None:
         if self.search.trials is None:

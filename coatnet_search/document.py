@@ -1,7 +1,7 @@
 """A YAML file as plain values with the line of each key, so that every message can name its place."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,3 +158,15 @@ def _text(path: Path, name: str) -> str:
     except UnicodeDecodeError as error:
         line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
         raise YamlFault(line, (), f"expected text in UTF-8, got the byte 0x{byte:02x}; save it as UTF-8") from None
+
+
+def changes(at: str, before: Any, after: Any) -> Iterator[str]:
+    """What differs between two plain values, as ``stages 2.width: 16 -> 24``; items of a list are counted from 1."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in dict.fromkeys([*before, *after]):
+            yield from changes(f"{at}.{key}" if at else str(key), before.get(key), after.get(key))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for place, (one, other) in enumerate(zip(before, after, strict=True), 1):
+            yield from changes(f"{at} {place}", one, other)
+    elif before != after:
+        yield f"{at}: {before!r} -> {after!r}"

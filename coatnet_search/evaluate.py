@@ -1,4 +1,4 @@
-"""One trial: legal? build, measure, train, score on val. Knows neither Ray nor MLflow; a trial's fault is its result.
+"""One trial: legal? build, measure, train or inherit, score on val. Knows no Ray, no MLflow; its fault is its result.
 
 A user's own trainer replaces the training: ``trainer(arch, budget, data, device)`` yields the same metrics, a mapping
 an epoch. It is named by ``package.module:function`` or by an entry point of the group ``coatnet_search.trainers``, on
@@ -20,16 +20,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from coatnet_search.arch import Arch, Budget, Failure, State
-from coatnet_search.build import seeded_build
+from coatnet_search.arch import Arch, Budget, Candidate, Failure, State
+from coatnet_search.build import CoAtNet, seeded_build
 from coatnet_search.cost import cost
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
+from coatnet_search.inherit import Inheritance
+from coatnet_search.judge import Judge
 from coatnet_search.measurements.conditions import Conditions, check_compiler
 from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.recipe import Recipe
 from coatnet_search.study import Study
+from coatnet_search.supernets import load_supernets
 from coatnet_search.train import TrainingFailed, train
 
 Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
@@ -46,6 +49,7 @@ class Task:
     key: str
     arch: Arch
     budget: Budget
+    candidate: Candidate = field(default_factory=dict)  # what the architecture is in the space
     peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
 
 
@@ -99,6 +103,8 @@ class Evaluator:
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
         self._peers = study.peers()
+        self._heirs: Inheritance | None = None
+        self._heir: tuple[str, CoAtNet] | None = None  # the last network with inherited weights, by its trial's key
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -148,7 +154,7 @@ class Evaluator:
             data = self.data(task.arch.image_size)
             for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
                 yield checked({"epoch": number, **epoch})
-        elif self.study.file.evaluate == "trained":
+        elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
             for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
                                checkpoint=folder, step_guard=self._step):  # fmt: skip
@@ -163,8 +169,29 @@ class Evaluator:
             return self.study.recipe
         return dataclasses.replace(self.study.peer_recipe(self._peers[task.peer]), drop_path=0.0)
 
+    def _inherits(self, task: Task) -> bool:
+        """Whether a trial has a supernet's weights; in such a study, one with epochs to spend is trained alone."""
+        return self.study.file.supernet is not None and not task.budget.epochs and not task.peer
+
+    def _inherited(self, task: Task) -> CoAtNet:
+        """The task's network out of the supernet, which is loaded once. Raises InputError for a supernet of another
+        space."""
+        spec = self.study.file.supernet
+        assert spec is not None
+        if self._heirs is None:
+            data = self.data(task.arch.image_size)
+            nets = load_supernets(self.study.supernet_place(self.checkpoints.parent), self.study.space, self.device)
+            judge = Judge(self.study.supernet_recipe, data.num_classes, self.device, step_guard=self._step)
+            regime = data.regime(self.study.file.data.num_images)
+            self._heirs = Inheritance(nets, data, regime, judge, spec.recalibration_images)
+        if self._heir is None or self._heir[0] != task.key:
+            self._heir = (task.key, self._heirs.network(task.candidate))
+        return self._heir[1]
+
     def _build(self, task: Task) -> nn.Module:
         recipe = self.study.recipe
+        if self._inherits(task):
+            return self._inherited(task)
         if task.peer:
             peer = self._peers[task.peer]
             with torch.random.fork_rng(devices=[]):  # the seed decides the weights, and nothing else changes
@@ -198,12 +225,18 @@ class Evaluator:
         return checked(metrics), attributes
 
     def _last(self, epochs: list[dict[str, float]], task: Task) -> dict[str, float]:
-        """The final metrics of a trained network are its last epoch's: nothing is picked by looking at val."""
-        if (self.study.file.evaluate != "trained" and not self._trainer) or (task.peer and not task.budget.epochs):
+        """The final metrics of a trained network are its last epoch's: nothing is picked by looking at val; of one with
+        inherited weights its scores."""
+        if self._inherits(task):
+            model = self._inherited(task)
+            assert self._heirs is not None
+            last = checked(self._heirs.scores(model))
+        elif (task.peer or not self._trainer) and not task.budget.epochs:
             return {}
-        if not epochs:
+        elif not epochs:
             raise Fault("no_result", "the trainer ended without a single report")
-        last = {name: value for name, value in epochs[-1].items() if name != "epoch"}
+        else:
+            last = {name: value for name, value in epochs[-1].items() if name != "epoch"}
         if "val_top1" in last:
             last["error"] = 1.0 - last["val_top1"]
         return last
@@ -286,13 +319,14 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "key": task.key,
         "arch": task.arch.to_dict(),
         "budget": dataclasses.asdict(task.budget),
+        "candidate": dict(task.candidate),
         "peer": task.peer,
     }
 
 
 def task_from_dict(value: Mapping[str, Any]) -> Task:
     return Task(number=value["number"], key=value["key"], arch=Arch.from_dict(value["arch"]),
-                budget=Budget(**value["budget"]), peer=value.get("peer"))  # fmt: skip
+                budget=Budget(**value["budget"]), candidate=value["candidate"], peer=value.get("peer"))  # fmt: skip
 
 
 @contextlib.contextmanager

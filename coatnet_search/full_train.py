@@ -15,7 +15,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from coatnet_search.bundle import WEIGHTS, Sight, write_bundle, write_json
 from coatnet_search.datasets.data import Data
 from coatnet_search.datasets.test_split import load_test
 from coatnet_search.device_lock import DeviceLock
-from coatnet_search.document import dump
+from coatnet_search.document import changes, dump
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe, device_id
 from coatnet_search.full_plan import Plan, Stage
@@ -57,9 +57,9 @@ def prepare_out(plan: Plan, out: Path) -> None:
     values = json.loads(json.dumps({**plan.identity(), "data_digest": digest}))
     if path.is_file():
         before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        changes = list(_changes("", before, values))
-        if changes:
-            raise InputError(f"{out} holds other training: {'; '.join(changes[:4])}; give another --out, or the same "
+        changed = list(changes("", before, values))
+        if changed:
+            raise InputError(f"{out} holds other training: {'; '.join(changed[:4])}; give another --out, or the same "
                              "options as before")  # fmt: skip
         return
     try:
@@ -69,17 +69,6 @@ def prepare_out(plan: Plan, out: Path) -> None:
         path.write_text(dump(values), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
-
-
-def _changes(at: str, before: Any, after: Any) -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in dict.fromkeys([*before, *after]):
-            yield from _changes(f"{at}.{key}" if at else str(key), before.get(key), after.get(key))
-    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        for place, (one, other) in enumerate(zip(before, after, strict=True), 1):
-            yield from _changes(f"{at} {place}", one, other)
-    elif before != after:
-        yield f"{at}: {before!r} -> {after!r}"
 
 
 def stage_folder(out: Path, seed: int, number: int) -> Path:

@@ -1,9 +1,10 @@
 """What a person sees of a running search: a live table on a terminal, a line a trial elsewhere (on stderr)."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +17,32 @@ from coatnet_search.quantities import quantity, show
 from coatnet_search.session import Session
 
 SHOWN_DONE = 6
+SHOWN_ROWS = 5  # the last epochs of a supernet, whose pace says how long the rest takes
+
+
+class SupernetProgress:
+    """A line for each epoch of a supernet's training, on stderr: loss, probes of each layout, time that is left."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._rows = epochs, list[Mapping[str, Any]]()
+        self._console = Console(stderr=True)
+
+    def saw(self, row: Mapping[str, Any]) -> None:
+        self._rows.append(row)
+        self._console.print(self._line(row), highlight=False, soft_wrap=True)
+        for text in row["restored"]:
+            self._console.print(f"warning: went back to the last good state: {text}", highlight=False, soft_wrap=True)
+
+    def _line(self, row: Mapping[str, Any]) -> str:
+        parts = [
+            f"supernet: epoch {row['epoch']}/{self._epochs}",
+            f"training loss {show('train_loss', row['train_loss'])}",
+        ]
+        for layout, probes in row.get("probes", {}).items():
+            parts.append(f"{layout} " + "/".join(show("val_top1", probe["val_top1"]) for probe in probes.values()))
+        seconds = [one["epoch_s"] for one in self._rows[-SHOWN_ROWS:]]
+        left = sum(seconds) / len(seconds) * (self._epochs - row["epoch"])
+        return "  ".join([*parts, *([f"ETA {timedelta(seconds=round(left))}"] if left else [])])
 
 
 class Progress:

@@ -3,8 +3,10 @@
 import contextlib
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,20 +15,26 @@ import torch
 
 from coatnet_search.analyse import pareto_front
 from coatnet_search.cells import planned, regime_sizes
-from coatnet_search.cluster import run_on_ray
+from coatnet_search.cluster import joined, run_on_ray
 from coatnet_search.datasets import write_regimes
-from coatnet_search.errors import SetupError
+from coatnet_search.distributed import on_workers
+from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
 from coatnet_search.journal import write_json
 from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.mirroring import default_uri
-from coatnet_search.progress import Progress
+from coatnet_search.progress import Progress, SupernetProgress
 from coatnet_search.record import Event, Record, driver_lock, fold, read_events, read_record
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study import RUNS, Study, code_version, load_study, prepare_run
+from coatnet_search.supernet_run import STOP, needs_training, train_here, train_worker
+from coatnet_search.supernets import FOLDER as SUPERNET
+from coatnet_search.supernets import Row, read_supernet_rows
 from coatnet_search.tracking import start_mirror
+from coatnet_search.train import TrainingFailed
 
+POLL_S = 0.5  # between looks at what a supernet's workers have done
 MIRROR_GRACE_S = 20.0  # how long the end of a run waits for the mirror; the rest can be replayed
 
 
@@ -71,12 +79,15 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         if checked.file.equal_cost:
             regimes = checked.file.regimes
             write_regimes(checked.file.data, regime_sizes(checked), regimes.draws, folder / "regimes")
-        with Record(folder) as record:
+        ray = nullcontext() if local else joined(address)
+        with ray, Record(folder) as record:
             events = read_events(folder)
             session = Session(checked, folder, record, fold(events), cells)
             session.notes += _changed_code(events)
             with _mirror(checked, folder) as mirror:
-                if not session.searched:
+                if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
+                    session.stopping = True
+                if not session.searched and not session.stopping:
                     _drive(session, folder, local, address, workers, mirror, deadline)
                 if session.searched and session.unmeasured():
                     _measure_here(session, folder, deadline)
@@ -102,6 +113,71 @@ def _drive(
             _run_here(session, folder, progress)
     else:
         run_on_ray(session, folder, address, workers, deadline, lambda count: Progress(session, count, warning))
+
+
+class _Training:
+    """A supernet's training as ``stop_signals`` sees it, and what a person sees of it."""
+
+    def __init__(self, epochs: int) -> None:
+        self.stopping = False
+        self._progress, self.epochs, self.done = SupernetProgress(epochs), epochs, 0
+
+    def saw(self, row: Row) -> bool:
+        """Shows an epoch; whether to stop after it."""
+        self._progress.saw(row)
+        self.done = int(row["epoch"])
+        return self.stopping
+
+
+def _supernet_is_here(study: Study, folder: Path, local: bool, address: str | None, deadline: float | None) -> bool:
+    """Whether the study's supernet is trained, which this does where it is still to do; false: it was told to stop."""
+    if not needs_training(study, folder):
+        return True
+    spec, resources = study.file.supernet, study.file.resources
+    assert spec is not None and spec.epochs is not None
+    if local and spec.workers > 1:
+        raise InputError(f"supernet.workers is {spec.workers}, and --local has one process; leave --local out, or "
+                         "--set supernet.workers=1")  # fmt: skip
+    training = _Training(spec.epochs)
+    with stop_signals(training, deadline):
+        try:
+            if local:
+                torch.set_num_threads(max(1, math.floor(resources.cpus)))
+                train_here(study, folder, training.saw, torch.device("cuda" if resources.gpus else "cpu"))
+            else:
+                _train_on_ray(study, folder, address, training)
+        except TrainingFailed as error:
+            raise SetupError(f"the supernet: {error}") from None
+    return not needs_training(study, folder) and not training.stopping
+
+
+def _train_on_ray(study: Study, folder: Path, address: str | None, training: _Training) -> None:
+    """Ray's workers train; this process shows the rows that they write, and tells them to stop by a file."""
+    spec, resources, place = study.file.supernet, study.file.resources, (folder / SUPERNET).resolve()
+    assert spec is not None
+    place.mkdir(parents=True, exist_ok=True)
+    (place / STOP).unlink(missing_ok=True)
+    asked = {"study": study.values(), "run": str(folder.resolve())}
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            on_workers(train_worker, asked, place, spec.workers, gpus=resources.gpus > 0, cpus=resources.cpus,
+                       threads=max(1, math.floor(resources.cpus)), address=address)  # fmt: skip
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # Ray Train waits for its workers without looking at signals
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        for row in read_supernet_rows(place)[training.done :]:
+            training.saw(row)
+        if training.stopping:
+            (place / STOP).touch()
+    (place / STOP).unlink(missing_ok=True)
+    if failures:
+        raise failures[0]
 
 
 def _check_machine(study: Study) -> None:

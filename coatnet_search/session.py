@@ -168,7 +168,7 @@ class Session:
         arch = self._planned[str(trial.key)].arch if peer else trial.arch or self.study.space.decode(trial.candidate)
         assert trial.number is not None
         return Task(number=trial.number, key=trial.key or self.study.key(arch), arch=arch,
-                    budget=trial.budget or self.study.budget, peer=peer)  # fmt: skip
+                    budget=trial.budget or self.study.budget, candidate=dict(trial.candidate), peer=peer)  # fmt: skip
 
     def take(self, task: Task, report: Report) -> None:
         """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""

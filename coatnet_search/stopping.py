@@ -5,12 +5,17 @@ import signal
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import Protocol
 
-from coatnet_search.session import Session
+
+class Stoppable(Protocol):
+    """What looks at ``stopping`` between epochs."""
+
+    stopping: bool
 
 
 @contextlib.contextmanager
-def stop_signals(session: Session, deadline: float | None) -> Iterator[None]:
+def stop_signals(session: Stoppable, deadline: float | None) -> Iterator[None]:
     """While it is open, a signal or the ``deadline`` (of ``time.monotonic``) sets ``session.stopping``; a second signal
     does what it did before. Ray sets a handler of its own when it starts: open this after it."""
 

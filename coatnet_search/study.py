@@ -26,11 +26,14 @@ from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.space import COST_METRICS, Space, load_space
 from coatnet_search.strategies import Problem, make_strategy
+from coatnet_search.supernets import FOLDER as SUPERNET
+from coatnet_search.supernets import facts, facts_id, supernet_folder, supernet_recipe, weights_digest
 
-TRAINED_METRICS = ("val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1")
+SCORES = ("val_top1", "val_top5", "val_loss", "error")
+TRAINED_METRICS = (*SCORES, "train_loss", "train_top1")
 RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
-FIXED = ("space", "data", "evaluate", "evaluator", "recipe", "objectives", "measure", "measure_when",
+FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
          "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 FREE_IN_DATA = ("path", "download", "workers")
@@ -49,14 +52,15 @@ class Study:
 
     @property
     def budget(self) -> Budget:
-        """What each trial may spend; 0 epochs where candidates are only measured."""
+        """What each trial may spend; 0 epochs where candidates are only measured, or inherit their weights."""
         epochs = self.recipe.epochs if self.file.evaluate == "trained" else 0
         return Budget(epochs=epochs, num_images=self.file.data.num_images, seed=self.file.search.seed)
 
     @functools.cached_property
     def metrics(self) -> tuple[str, ...]:
         """The names that a finished trial of this study has."""
-        return (*COST_METRICS, *(TRAINED_METRICS if self.file.evaluate == "trained" else ()), *self.measured)
+        scored = {"trained": TRAINED_METRICS, "inherited": SCORES, "measured": ()}[self.file.evaluate]
+        return (*COST_METRICS, *scored, *self.measured)
 
     @functools.cached_property
     def measured(self) -> tuple[str, ...]:
@@ -78,7 +82,8 @@ class Study:
 
     def key(self, arch: Arch, budget: Budget | None = None) -> str:
         """The same work has the same key: network, weights, budget, data, recipe, evaluator."""
-        return self._key(arch.id, "scratch", budget or self.budget, self.recipe, self.evaluator or self.file.evaluate)
+        kind = self.evaluator or self.file.evaluate
+        return self._key(arch.id, self._weights, budget or self.budget, self.recipe, kind)
 
     def _key(self, network: str, weights: str, budget: Budget, recipe: Recipe, evaluator: str) -> str:
         return digest({
@@ -87,6 +92,35 @@ class Study:
             "recipe": recipe_values(recipe), "evaluator": evaluator,
             "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
         }, 16)  # fmt: skip
+
+    @functools.cached_property
+    def _weights(self) -> str:
+        """Where a candidate's weights come from: from nothing, or a supernet, by a digest of all that it is made from
+        (of its weights, where it lies there already)."""
+        spec = self.file.supernet
+        if spec is None:
+            return "scratch"
+        made = weights_digest(supernet_folder(spec.path)) if spec.path else facts_id(self.supernet_facts)
+        return f"supernet {made}, norms from {spec.recalibration_images} images"
+
+    @property
+    def supernet_recipe(self) -> Recipe:
+        """How the study's supernet is trained."""
+        assert self.file.supernet is not None
+        return supernet_recipe(self.recipe, self.file.supernet)
+
+    @property
+    def supernet_facts(self) -> dict[str, Any]:
+        """What the supernet is that the study trains."""
+        assert self.file.supernet is not None
+        return facts(self.space, self.file.supernet, self.supernet_recipe, self._data_digest(),
+                     self.file.data.num_images)  # fmt: skip
+
+    def supernet_place(self, run: Path) -> Path:
+        """The folder of the supernet: one that the study names, or the RUN's own. Raises SetupError."""
+        assert self.file.supernet is not None
+        path = self.file.supernet.path
+        return supernet_folder(path) if path else run / SUPERNET
 
     def _data_digest(self) -> str | None:
         """That of the data, and of what else decides which images a regime has, where it is not the usual."""
@@ -192,6 +226,7 @@ def _check_names(study: Study, source: Document) -> None:
     if file.equal_cost is None:
         _check_strategy(file, source)
     _check_peers(study, source)
+    _check_supernet(study, source)
     if file.data.name not in DATASETS:
         raise source.error(("data", "name"), unknown("data set", file.data.name, DATASETS))
     for place, name in enumerate(file.measure):
@@ -233,6 +268,20 @@ def _check_peers(study: Study, source: Document) -> None:
             raise source.error(("peers", place), "a trainer of your own trains architectures, not networks of timm; "
                                "write evaluate: measured, or remove the peer")  # fmt: skip
         labels.append(label(spec))
+
+
+def _check_supernet(study: Study, source: Document) -> None:
+    if study.file.supernet is None:
+        return
+    if study.evaluator:
+        raise source.error(("evaluate",), "a trainer of your own gives its own weights; write evaluate: trained")
+    try:
+        assert study.supernet_recipe.epochs
+    except InputError as error:
+        key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
+        own = key.removeprefix("recipe.") in study.file.supernet.recipe
+        at = ("supernet", "recipe") if own else ("recipe",)
+        raise source.error((*at, key.removeprefix("recipe.")), message) from None
 
 
 def _check_published(study: Study, source: Document) -> None:

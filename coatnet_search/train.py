@@ -124,7 +124,7 @@ class Run:
         self.data, self.recipe, self.budget, self.device, self.step_guard = data, recipe, budget, device, step_guard
         self.world, self.wait_s = world, 0.0
         self.regime = data.regime(budget.num_images, budget.draw)
-        self.num_steps = data.num_steps(recipe.batch_size, len(self.regime))
+        self.num_steps = self.steps_of_epoch()
         self.rate = schedule(recipe, epochs=budget.epochs, steps_per_epoch=self.num_steps)
         self.side = budget.image_size or data.image_size
         self.model = prepared(model, recipe, device)
@@ -136,6 +136,9 @@ class Run:
             parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
         )
         self.judge = Judge(recipe, data.num_classes, device, step_guard=step_guard, world=world)
+
+    def steps_of_epoch(self) -> int:
+        return self.data.num_steps(self.recipe.batch_size, len(self.regime))
 
     def in_training(self) -> nn.Module:
         """The model as a step calls it."""

@@ -1,0 +1,80 @@
+"""The supernet of a study, trained into its RUN before the first trial: what each process does of it. No Ray."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coatnet_search.datasets import load_data
+from coatnet_search.device_lock import DeviceLock
+from coatnet_search.evaluate import device_id
+from coatnet_search.study import Study, study_of_values
+from coatnet_search.supernet_train import train_supernet
+from coatnet_search.supernets import (
+    CHECKPOINTS,
+    FOLDER,
+    Row,
+    check_space,
+    is_trained,
+    write_facts,
+    write_rows,
+    write_weights,
+)
+from coatnet_search.world import ALONE, World
+
+STOP = "stop"  # a file in the supernet's folder: workers end after the epoch that they are in
+
+Watch = Callable[[Row], bool]  # is told each epoch's row, also of earlier ones; whether to stop after it
+
+
+def needs_training(study: Study, run: Path) -> bool:
+    """Whether a study's supernet is still to be trained. Raises InputError where the supernet that it names is one of
+    another space, SetupError where that is not there."""
+    spec = study.file.supernet
+    if spec is None:
+        return False
+    folder = study.supernet_place(run)
+    if spec.path:
+        check_space(folder, study.space)
+        return False
+    return not is_trained(folder)
+
+
+def train_here(study: Study, run: Path, watch: Watch, device: torch.device, world: World = ALONE) -> None:
+    """Trains, or goes on to train, the supernet of a study into ``run/supernet``; all workers of a ``world`` call it.
+
+    Raises InputError for what the study has wrong, SetupError where training cannot go on.
+    """
+    folder, spec = run / FOLDER, study.file.supernet
+    assert spec is not None and spec.epochs is not None
+    if world.first:
+        write_facts(folder, study.supernet_facts)
+    data = load_data(study.file.data, image_size=study.space.file.image_size)  # type: ignore[arg-type]
+    guard = DeviceLock(device_id(device)).shared if world.size == 1 else nullcontext
+    rows: list[Row] = []
+    training = train_supernet(
+        study.space, data, study.supernet_recipe, spec, device, num_images=study.file.data.num_images,
+        checkpoint=folder / CHECKPOINTS, step_guard=guard, world=world)  # fmt: skip
+    for row, nets in training:
+        rows.append(row)
+        if world.first:
+            write_rows(folder, rows)
+        if len(rows) == spec.epochs:
+            if world.first:
+                write_weights(folder, nets, rows)
+            world.wait()
+        if watch(row):
+            return
+
+
+def train_worker(asked: Mapping[str, Any], device: torch.device, world: World) -> None:
+    """What each of Ray's workers does: as ``train_here``, until the driver leaves the file ``stop``."""
+    run = Path(asked["run"])
+
+    def stops(_row: Row) -> bool:
+        told = torch.tensor(float((run / FOLDER / STOP).exists()), device=device)
+        return bool(world.sum(told) > 0)  # workers look at different moments; all must end after the same epoch
+
+    train_here(study_of_values(asked["study"]), run, stops, device, world)
