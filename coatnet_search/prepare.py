@@ -1,6 +1,6 @@
 """A model made ready for a recipe: device, memory format, stochastic depth, norms; and which parameters are decayed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -31,10 +31,18 @@ def prepared(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Modul
         set_checkpointing(recipe.grad_checkpointing)
     elif recipe.grad_checkpointing:
         raise InputError("recipe.grad_checkpointing: this model has no set_grad_checkpointing(enable)")
-    for module in model.modules():
+    for module in _running(model):
         if isinstance(module, _BatchNorm):
             module.momentum = recipe.bn_momentum
     return model
+
+
+def _running(model: nn.Module) -> Iterator[nn.Module]:
+    """All modules, and those that a supernet runs without owning them."""
+    for module in model.modules():
+        yield module
+        more = getattr(module, "running_modules", None)
+        yield from more() if callable(more) else ()
 
 
 def called(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> nn.Module:

@@ -46,6 +46,10 @@ class Space:
         self._tables: dict[tuple[int, int | None], dict[Stage | None, dict[str, Scalar]]] = {}
         self._stage_keys = [self._keys_of(place) for place in range(1, len(file.stages) + 1)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy is made of the file again; nothing else is its own."""
+        return Space, (self.file, self.name)
+
     # --- what the file says ---------------------------------------------------------------------------------------
 
     def _dimensions(self) -> Iterator[tuple[str, tuple[Scalar, ...]]]:

@@ -27,7 +27,6 @@ def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured:
     allocations and releases that torch's profiler saw; memory that libraries take from the system themselves is in
     neither number, and neither is what the caching allocator or the process keeps in reserve.
     """
-    peak = _peak_on_gpu if conditions.place.type == "cuda" else _peak_on_cpu
     with inference(model, conditions) as (ready, network):
 
         def at(size: int) -> Run:
@@ -39,11 +38,16 @@ def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured:
         size = best_batch_size(at, arch, conditions) if best else conditions.size
         with named_failures(arch, conditions, size):
             run = at(size)
-            rises = [peak(run, conditions.place) for _ in range(REPEATS)]
+            rises = [peak_rise(run, conditions.place) for _ in range(REPEATS)]
         images = size * arch.in_channels * arch.image_size**2 * conditions.dtype.itemsize
         held = images + sum(part.nbytes for part in (*ready.parameters(), *ready.buffers()))
     found = summary(*METRICS, [(held + rise) / MIB for rise in rises])
     return Measured(metrics=found, conditions=replace(conditions, batch_size=size), repeats=REPEATS)
+
+
+def peak_rise(run: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that a call holds at once beyond what was there before it; counted as in ``measure``."""
+    return _peak_on_gpu(run, device) if device.type == "cuda" else _peak_on_cpu(run)
 
 
 def _peak_on_gpu(run: Callable[[], object], device: torch.device) -> int:
@@ -55,7 +59,7 @@ def _peak_on_gpu(run: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _peak_on_cpu(run: Callable[[], object], _device: torch.device) -> int:
+def _peak_on_cpu(run: Callable[[], object]) -> int:
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # it reports on stderr that it starts, stops and finds no GPU
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run()

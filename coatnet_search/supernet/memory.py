@@ -41,9 +41,14 @@ def _gib(count: int) -> str:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device, within the limit of a container; None where the system does not say."""
+    """Free memory of a device; None where the system does not say, and for the meta device, which takes none."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return host_bytes() if device.type == "cpu" else None
+
+
+def host_bytes() -> int | None:
+    """Free memory of this machine, within the limit of a container."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -70,7 +70,7 @@ class Skeleton:
     def move(self, device: torch.device) -> None:
         """Brings what is no weight, such as the index of a bias table, to a device."""
         for holder, key, value in self._constants:
-            holder[key] = value.to(device)
+            holder[key] = value if device.type == "meta" else value.to(device)
 
 
 def _bare(part: Part) -> nn.Module:

@@ -1,6 +1,6 @@
 """Supernet: all networks of a space in one set of shared weights. B batch, C channels, S image size."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -57,6 +57,7 @@ class Supernet(nn.Module):
         self._steps = {(place, part): self._step(place, part)
                        for place, parts in self._blueprint.parts.items() for part in parts}  # fmt: skip
         self._networks: dict[tuple[Any, ...], Network] = {}
+        self._move_skeletons()
 
     def _largest(self, place: Place) -> list[Part]:
         parts = self._blueprint.parts[place]
@@ -115,16 +116,25 @@ class Supernet(nn.Module):
                  for name, place, part in self._blueprint.network(arch, stages)]  # fmt: skip
         return Network(arch, self._blueprint.branches_of(stages), steps)
 
+    def running_modules(self) -> Iterator[nn.Module]:
+        """The modules without weights that run, for settings such as the momentum of norms; ``modules`` has none of
+        them."""
+        for skeleton in self._blueprint.skeletons.values():
+            yield from skeleton.module.modules()
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep the input of each block alone for the backward pass and compute the rest of it again."""
         self.grad_checkpointing = enable
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._move_skeletons()
+        return self
+
+    def _move_skeletons(self) -> None:
         device = next(self.parameters()).device
         for skeleton in self._blueprint.skeletons.values():
             skeleton.move(device)
-        return self
 
     # --- taking out and putting in ------------------------------------------------------------------------------------
 
@@ -144,7 +154,8 @@ class Supernet(nn.Module):
         shape; nothing is loaded then."""
         if wrong := mismatches(weights, self.state_dict()):
             raise InputError(f"weights of another supernet: {wrong}; nothing was loaded")
-        self.load_state_dict(weights)
+        self.load_state_dict(weights, assign=next(self.parameters()).is_meta)
+        self._move_skeletons()
 
     # --- what belongs to what -----------------------------------------------------------------------------------------
 
