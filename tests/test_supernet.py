@@ -214,10 +214,10 @@ def test_smaller_networks_use_leading_channels_and_the_centre_of_kernels():
 
     cuts = net.slices_of({**SMALLEST, "s1_expand": 2})
 
-    assert cuts["stages.s1.mbconv.0.depthwise.weight"] == ((0, 0, 16), (2, 1, 3), (3, 1, 3))
-    assert cuts["stages.s1.mbconv.0.expand.weight"] == ((0, 0, 16),)
-    assert cuts["stages.s2.attention.0.qkv.weight"] == ((0, 0, 24), (1, 0, 8))
-    assert cuts["stages.s2.attention.0.relative_bias.table"] == ((0, 0, 1),)
+    assert cuts["stages.s1.mbconv.0.depthwise.weight"].parts == ((0, 0, 16), (2, 1, 3), (3, 1, 3))
+    assert cuts["stages.s1.mbconv.0.expand.weight"].parts == ((0, 0, 16),)
+    assert cuts["stages.s2.attention.0.qkv.weight"].parts == ((0, 0, 24), (1, 0, 8))
+    assert cuts["stages.s2.attention.0.relative_bias.table"].parts == ((0, 0, 1),)
 
 
 def test_a_smaller_map_sees_the_centre_of_the_bias_table():
@@ -225,7 +225,7 @@ def test_a_smaller_map_sees_the_centre_of_the_bias_table():
 
     cuts = net.slices_of({"s1_width": 8, "s1_stride": 2, "s2_depth": 1, "s2_width": 16, "s2_stride": 2})
 
-    assert cuts["stages.s2.attention.0.relative_bias.table"] == ((1, 12, 7), (2, 12, 7))
+    assert cuts["stages.s2.attention.0.relative_bias.table"].parts == ((1, 12, 7), (2, 12, 7))
 
 
 # --- branches ----------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class Step:
         self.skeleton = skeleton
         self._homes = [shared.holder(needed) for needed in skeleton.tensors]
         self.cuts = [cut_of(whole[one.name].shape, one.shape, one.centred) for one in skeleton.tensors]
-        cut = [place for place, cut in enumerate(self.cuts) if cut]
+        cut = [place for place, cut in enumerate(self.cuts) if cut.parts]
         self._parameters = [place for place in cut if skeleton.tensors[place].is_parameter]
         self._buffers = [place for place in cut if not skeleton.tensors[place].is_parameter]
         self._parameter_cuts: list[Cut] = [self.cuts[place] for place in self._parameters]

@@ -179,8 +179,7 @@ class Supernet(nn.Module):
         return {f"{path}.{name}": value for name, value in self.get_submodule(path).named_parameters()}
 
     def slices_of(self, candidate: Candidate) -> dict[str, Cut]:
-        """By name in the supernet, each shared tensor that the candidate's network uses, and what it uses of it:
-        (dimension, start, length) of each dimension that it does not take whole."""
+        """By name in the supernet, each shared tensor that the candidate's network uses, and which slice of it."""
         return {
             ".".join((*place, name)): cut
             for _, place, step in self.network(candidate).steps
