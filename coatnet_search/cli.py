@@ -294,7 +294,8 @@ def _train_options(parser: _Parser) -> None:
     parser.add_argument("--seeds", metavar="N,N", type=numbers, default=(0,), help="one training a seed (0)")
     parser.add_argument("--epochs", metavar="N", type=count, help="of every recipe (its own)")
     parser.add_argument("--weights", metavar="W", help="start from these: a .safetensors file, a folder of `train`, "
-                        "RUN:ID of an interrupted trial; pretrained: timm's, where they are here")  # fmt: skip
+                        "RUN:ID of an interrupted trial; inherited: of its RUN's supernet; pretrained: timm's, where "
+                        "they are here")  # fmt: skip
     parser.add_argument("--image-size", metavar="S", type=count, help="side in pixels (the file's, the data's, 224)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where everything goes (runs/train/ARCH-RECIPE)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (a GPU where there is one)")

@@ -29,9 +29,12 @@ from coatnet_search.lookup import load_arch
 from coatnet_search.peers import TIMM, check_name, create, make_peer, native_size
 from coatnet_search.recipe import Recipe
 from coatnet_search.record import read_trials, record_path
+from coatnet_search.study import read_values, study_of_values
+from coatnet_search.supernets import load_supernets
 from coatnet_search.timm_bridge import PAPER, from_timm
 from coatnet_search.weights import save_weights
 
+INHERITED = "inherited"  # as a source of weights
 HEAD = "head.fc."  # of our networks: the layer that goes where the number of classes changes
 _TIMM = "coatnet_search.timm"  # the key in a file's metadata
 FAR = 2.0  # a network with this many times fewer or more parameters than the nearest of the family has no size of it
@@ -216,7 +219,10 @@ def family_size(network: Network) -> str | None:
 
 def read_tensors(source: str, network: Network) -> Mapping[str, Tensor]:
     """The state dict of a file of safetensors, of a folder that holds ``model.safetensors`` (of full training, or
-    exported), or of an interrupted trial, ``RUN:ID``. Raises InputError or SetupError that says what was expected."""
+    exported), or of an interrupted trial, ``RUN:ID``; ``inherited``: what the supernet of the network's own RUN has for
+    it. Raises InputError or SetupError that says what was expected."""
+    if source == INHERITED:
+        return _inherited(network)
     path = Path(source)
     if path.is_dir():
         path = path / "model.safetensors"
@@ -230,6 +236,23 @@ def read_tensors(source: str, network: Network) -> Mapping[str, Tensor]:
     if network.name.startswith(TIMM) and any(name.startswith("stages.0.blocks.") for name in tensors):
         return _converted(network, path)
     return tensors
+
+
+def _inherited(network: Network) -> Mapping[str, Tensor]:
+    """Out of the supernet of the search that found the network."""
+    path = Path(network.name)
+    of_file = path.suffix in (".yaml", ".yml")  # RUN/chosen/1-C-C-T-T-....yaml
+    run = path.parent.parent if of_file else Path(network.name.rpartition(":")[0])
+    number = network.promise.get("trial")
+    if number is None or not record_path(run).is_file():
+        raise InputError(f"--weights inherited: {network.name} is no finished trial of a search; give RUN:ID, or a "
+                         "file of RUN/chosen")  # fmt: skip
+    study = study_of_values(read_values(run / "study.yaml"))
+    if study.file.supernet is None:
+        raise InputError(f"--weights inherited: {run} has evaluate: {study.file.evaluate}, and no supernet")
+    trial = next(trial for trial in read_trials(run) if trial.number == number)
+    nets = load_supernets(study.supernet_place(run), study.space)
+    return nets.extract(trial.candidate)[1]
 
 
 def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,14 +21,17 @@ from coatnet_search.datasets.data import TRAIN_SAMPLE
 from coatnet_search.datasets.memory import LIMIT_BYTES, SMALL_SIDE
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe
+from coatnet_search.layout_networks import networks_by_layout
 from coatnet_search.rehearsal import TRAINING, training_speed
 from coatnet_search.study import RUNS, Study
+from coatnet_search.supernet_schedule import Schedule
 from coatnet_search.survey import Survey
 
 # what stands for data that is not here: a scaling study's networks do not depend on it
 _UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, class_names=(), image_sizes=(1, 1, 1),
                   digest="", num_broken=0, exact=False, note=None)  # fmt: skip
 SAMPLED = 200  # random networks that stand for the candidates of a search
+DRAWN_CYCLES = 20  # of a supernet's steps, whose random networks stand for all
 DRAWN = 4000  # at most so many are drawn to find them, where the study's limits refuse some
 START_S = 1.5  # of a trial besides its epochs: build the network, measure it
 RECORD_BYTES = 4_000, 700  # a trial's lines in the record, and those of one epoch
@@ -78,6 +81,7 @@ class Plan:
     macs: Range
     trials: int
     epochs: int
+    supernet_epochs: int | None  # of the supernet that is trained first, None: none is
     num_train: int | None
     num_val: int | None
     num_classes: int
@@ -110,9 +114,10 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     searched = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
     searched *= study.file.replicates
     work = _work(study, cells, searched, float(np.mean([value for value, _, _ in macs])))
+    shared = _supernet_work(study)
     trials = searched + len(cells)
     device = _device(study, warnings)
-    training = _training(study, macs[len(macs) // 2][2], trials, work, device, warnings)
+    training = _training(study, macs[len(macs) // 2][2], trials, work, shared, device, warnings)
     at_once = training.at_once if training else 1
     free = shutil.disk_usage(_existing(runs)).free / MIB
     needed, cached = _run_bytes(study, trials, max(params), at_once) / MIB, _cache_bytes(study) / MIB
@@ -129,6 +134,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         macs=_range([value for value, _, _ in macs]),
         trials=trials,
         epochs=study.budget.epochs,
+        supernet_epochs=study.file.supernet.epochs if study.file.supernet else None,
         num_train=summary.num_train if summary else None,
         num_val=summary.num_val if summary else None,
         num_classes=study.space.file.num_classes,
@@ -177,11 +183,28 @@ def _work(study: Study, cells: Sequence[Cell], searched: int, macs: float) -> fl
     epochs, times multiply-adds; None without data."""
     if study.summary is None:
         return None
-    work = searched * study.budget.epochs * images_per_epoch(study.summary, study.budget.num_images) * macs
+    if study.file.supernet:  # a candidate is only looked at
+        images = (study.file.supernet.recalibration_images + study.summary.num_val) / TRAINING
+    else:
+        images = study.budget.epochs * images_per_epoch(study.summary, study.budget.num_images)
+    work = searched * images * macs
     for cell in cells:
         images = images_per_epoch(study.summary, cell.budget.num_images)
         work += cell.budget.epochs * images * cell.macs
     return work
+
+
+def _supernet_work(study: Study) -> float | None:
+    """As ``_work``, of the supernet that is trained first: a step's networks, mean over layouts, on every image."""
+    spec, summary = study.file.supernet, study.summary
+    if spec is None or spec.epochs is None:
+        return 0.0
+    if summary is None:
+        return None
+    schedule = Schedule(networks_by_layout(study.space), spec)
+    steps = [(schedule.layout(step), schedule.networks(step)) for step in range(DRAWN_CYCLES * schedule.cycle)]
+    macs = sum(schedule.layouts[layout].macs(one) for layout, networks in steps for one in networks) / len(steps)
+    return spec.epochs * (study.file.data.num_images or summary.num_train) * macs
 
 
 def _range(values: list[int]) -> Range:
@@ -204,10 +227,11 @@ def _device(study: Study, warnings: list[str]) -> str:
     return "cuda" if here else "cpu"
 
 
-def _training(study: Study, arch: Arch, trials: int, work: float | None, device: str,
+def _training(study: Study, arch: Arch, trials: int, work: float | None, shared: float | None, device: str,
               warnings: list[str]) -> Training | None:  # fmt: skip
-    """Speed and hours from a few steps of ``arch``; None where nothing is trained, or by a trainer of the user's."""
-    if study.evaluator is not None or not study.budget.epochs:
+    """Speed and hours from a few steps of ``arch``; None where nothing is trained, or by a trainer of the user's.
+    ``work``: of all trials, ``shared``: of the supernet before them."""
+    if study.evaluator is not None or not (study.budget.epochs or study.file.supernet):
         return None
     resources = study.file.resources
     at_once, threads = trials_at_once(resources.cpus, resources.gpus if device == "cuda" else 0)
@@ -219,6 +243,8 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, device:
         return None
     at_once = min(at_once, trials)
     hours = None if work is None else (trials * START_S + work / own / speed) / 3600
+    first = 0.0 if shared is None else shared / own / speed / 3600
+    workers = min(study.file.supernet.workers, trials_at_once(resources.cpus, 0)[0]) if study.file.supernet else 1
     if device == "cuda":
         name = describe(torch.device(device))
     else:
@@ -229,9 +255,9 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, device:
         images_per_s=speed,
         macs=own,
         hours_per_million_images=1e6 / speed / 3600,
-        device_hours=hours,
+        device_hours=hours + first if hours is not None else None,
         at_once=at_once,
-        hours=hours / at_once if hours is not None else None,
+        hours=hours / at_once + first / workers if hours is not None else None,
     )
 
 

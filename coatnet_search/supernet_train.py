@@ -139,6 +139,9 @@ class _SupernetRun(Run):
         every = math.ceil(FORWARD_SHARE * images * len(self.probes) / networks / PROBE_SHARE)
         return epoch % every == 0 or epoch == self.budget.epochs
 
+    def is_kept(self, epoch: int) -> bool:
+        return True
+
     def scores(self, epoch: int) -> Row:
         judge = Judge(self.recipe, self.data.num_classes, self.device, step_guard=self.step_guard)  # of this worker
         heirs = Inheritance(self.nets, self.data, self.regime, judge, self.spec.recalibration_images)
@@ -289,7 +292,8 @@ class _SupernetRun(Run):
     def _compare(self, images: Tensor, labels: Tensor) -> None:
         """Gradients of the largest networks on one batch and the same weights, compared where layouts share weights."""
         grads: dict[str, dict[str, Tensor]] = {}
-        for layout in {name for pairs in self.neighbours.values() for pair in pairs for name in pair}:
+        compared = (name for pairs in self.neighbours.values() for pair in pairs for name in pair)
+        for layout in dict.fromkeys(compared):  # in the same order in all workers
             self.optimizer.zero_grad()
             self._network(layout, self.schedule.layouts[layout].largest, images, labels, 1.0, None, 0.0, 1.0)
             self._exchange()

@@ -85,7 +85,7 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
     for epoch in range(len(history) + 1, run.budget.epochs + 1):
         with _named_failures(run.recipe, run.side, run.device):
             history.append(run.epoch(epoch))
-        if checkpoint and run.world.first and run.evaluates(epoch):
+        if checkpoint and run.world.first and run.is_kept(epoch):
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
         yield dict(history[-1])
     run.finish()
@@ -183,6 +183,10 @@ class Run:
         looked_at = self.data.num_val + min(TRAIN_SAMPLE, len(self.regime))
         every = math.ceil(FORWARD_SHARE * looked_at / len(self.regime))
         return epoch % every == 0 or epoch == self.budget.epochs
+
+    def is_kept(self, epoch: int) -> bool:
+        """Whether an epoch's state is written to disk."""
+        return self.evaluates(epoch)
 
     def scores(self, epoch: int) -> Row:
         """What the epoch's evaluation adds to its row."""

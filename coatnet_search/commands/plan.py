@@ -33,7 +33,9 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         images = f"{plan.num_train:,} images to train on, {plan.num_val:,} to validate, {plan.num_classes} classes"
         facts.append(("data", images + (f"; {plan.data_note}" if plan.data_note else "")))
     facts += [("parameters", _range("params", plan.params)), ("multiply-adds", _range("macs", plan.macs))]
-    epochs = f" of {plan.epochs} epochs each" if plan.epochs else ", measured without training"
+    if plan.supernet_epochs:
+        facts.append(("supernet", f"{plan.supernet_epochs} epochs, before the first trial"))
+    epochs = f" of {plan.epochs} epochs each" if plan.epochs else ", without training"
     facts.append(("trials", f"{plan.trials}{epochs}"))
     facts += _time(plan.training)
     disk = f"about {plan.run_mib:,.0f} MiB for the run"
