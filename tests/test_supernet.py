@@ -581,6 +581,19 @@ def test_a_supernet_that_does_not_fit_says_how_much_it_needs(monkeypatch):
         memory_needed(load_space("cifar-small")).check("cifar-small", torch.device("cpu"), training=True)
 
 
+def test_in_a_container_its_limit_counts_and_files_that_were_read_do_not(monkeypatch, tmp_path):
+    for name, text in {"memory.max": "5000\n", "memory.current": "4000\n",
+                       "memory.stat": "anon 3200\ninactive_file 500\nactive_file 200\n"}.items():  # fmt: skip
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+
+    limited = memory.host_bytes()
+    (tmp_path / "memory.max").write_text("max\n")
+
+    assert limited == 1700
+    assert memory.host_bytes() > 1700
+
+
 def test_on_the_meta_device_every_supernet_fits(monkeypatch):
     monkeypatch.setattr(memory, "host_bytes", lambda: 0)
 
@@ -657,6 +670,11 @@ def test_a_candidate_outside_the_space_is_named(change, message):
 
     with pytest.raises(InputError, match=message):
         net(images(TINY), {**SMALLEST, **change})
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(InputError, match="images of 16x16 pixels: this supernet's have 8x8"):
+        Supernet(TINY)(torch.zeros(1, 1, 16, 16), SMALLEST)
 
 
 def test_a_missing_dimension_is_named():

@@ -55,7 +55,11 @@ def host_bytes() -> int | None:
         return None
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        limit, used, parts = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current", "memory.stat"))
     except OSError:
+        return free  # no container
+    if limit.strip() == "max":
         return free
-    return free if limit == "max" else min(free, int(limit) - int(used))
+    kinds = {name: int(count) for name, count in (line.split() for line in parts.splitlines())}
+    given_up = kinds["inactive_file"] + kinds["active_file"]  # files that were read, kept while there is room
+    return min(free, int(limit) - int(used) + given_up)

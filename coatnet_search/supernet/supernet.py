@@ -73,21 +73,25 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor, candidate: Candidate, *, drop_path: float = 0.0) -> Tensor:
         """Class scores of the candidate's network; ``drop_path``: see ``CoAtNet.set_drop_path``.
 
-        Raises InputError where the candidate is not one of the space.
+        Raises InputError where the candidate is not one of the space, or the images are not of its size.
         """
-        steps = self.network(candidate).steps
-        for number, (_, _, step) in enumerate(steps):
-            rate = drop_path * max(0, number - 1) / max(1, len(steps) - 3)  # without stem and head
-            x = self._run(step, x, rate)
-        return x
+        side = self.network(candidate).arch.image_size
+        if x.shape[-2:] != (side, side):
+            raise InputError(f"images of {x.shape[-2]}x{x.shape[-1]} pixels: this supernet's have {side}x{side}")
+        (_, _, stem), *blocks, (_, _, head) = self.network(candidate).steps
+        x = self._run(stem, x)
+        for number, (_, _, block) in enumerate(blocks):
+            rate = drop_path * number / max(1, len(blocks) - 1)
+            x = self._run(block, x, rate, recompute=self.grad_checkpointing and torch.is_grad_enabled())
+        return self._run(head, x)
 
-    def _run(self, step: Step, x: Tensor, drop_path: float) -> Tensor:
+    def _run(self, step: Step, x: Tensor, drop_path: float = 0.0, recompute: bool = False) -> Tensor:
         skeleton, tensors = step.skeleton, step.tensors()
 
         def worn() -> Any:
             return skeleton.worn(tensors, training=self.training, drop_path=drop_path)
 
-        if self.grad_checkpointing and torch.is_grad_enabled():
+        if recompute:
             return recomputed(skeleton.module, x, worn)
         with worn():
             y: Tensor = skeleton.module(x)
