@@ -10,8 +10,8 @@ module behind a line is imported when a block is first built. A block's module d
         def problems(in_width, width, grid, **options) -> list[str]: ...                  # grid: output side, pixels
         folds = (("conv", "norm"), ...)             # optional: pairs of attributes of which `fold_norms` makes one
 
-A supernet cuts smaller blocks out of larger ones' parameters: leading entries of every dimension, of convolution kernels
-the centre. A block whose parameters mean the same when cut so (heads first, then what belongs to one) can be in one.
+A supernet cuts smaller blocks out of larger ones' parameters: leading entries of every dimension, of convolution
+kernels the centre. A block whose parameters mean the same when cut so (heads first, then what is one's) can be in one.
 
 Third parties add lines by the entry point group ``coatnet_search.blocks`` (name = block name, object = ``BlockType``).
 """
