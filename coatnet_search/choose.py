@@ -249,9 +249,9 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for choice in choices:
-        path = folder / _file_name(choice)
+        path = folder / file_name(choice)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(_document(choice, study, rule), encoding="utf-8")
+        temporary.write_text(document(choice, study, rule), encoding="utf-8")
         os.replace(temporary, path)
         paths.append(path)
     for stale in folder.glob("*.yaml"):
@@ -260,13 +260,15 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     return paths
 
 
-def _file_name(choice: Choice) -> str:
+def file_name(choice: Choice) -> str:
+    """``RANK-LAYOUT-ARCHID.yaml``, safe in any folder."""
     layout = re.sub(r"[^A-Za-z0-9]+", "-", str(choice.row["layout"])).strip("-")
     arch_id = re.sub(r"[^0-9a-zA-Z]", "", str(choice.row["arch_id"] or digest(layout)))
     return f"{choice.rank}-{layout}-{arch_id}.yaml"
 
 
-def _document(choice: Choice, study: str | None, rule: str) -> str:
+def document(choice: Choice, study: str | None, rule: str) -> str:
+    """The text of a choice's file; see ``write_choices``."""
     row = choice.row
     budget = {name: int(row[name]) for name in BUDGET if _known(row.get(name))}
     peer = _peer(row)

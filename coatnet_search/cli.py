@@ -45,6 +45,7 @@ VERBS = {
     "predict": "what a trained network sees on image files",
     "export": "hand a trained network on: safetensors, ONNX, the MLflow registry",
     "profile": "parameters, multiply-adds and activations of architectures; their speed where a device is named",
+    "dashboard": "web pages of the runs in a folder, live, on this machine alone",
     "doctor": "what is wrong with this machine, and the mend",
 }
 _EPILOG = """exit codes: 0 done, 2 bad input, 3 the machine lacks something or nothing could run, 4 finished with failed
@@ -85,6 +86,13 @@ def count(text: str) -> int:
     if not value.is_integer() or value < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(value)
+
+
+def port(text: str) -> int:
+    value = count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 1 to 65535, got {text!r}")
+    return value
 
 
 def batch_size(text: str) -> int | str:
@@ -346,6 +354,14 @@ def _profile_options(parser: _Parser) -> None:
     _json(parser)
 
 
+def _dashboard_options(parser: _Parser) -> None:
+    parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", default=Path("runs"),
+                        help="the folder of runs, or one run (runs)")  # fmt: skip
+    parser.add_argument("--port", metavar="P", type=port, default=8501, help="where the pages are (8501)")
+    parser.add_argument("--host", metavar="ADDRESS", help="serve others too, as 0.0.0.0: they see all runs, without a "
+                        "password (127.0.0.1: this machine alone)")  # fmt: skip
+
+
 def _doctor_options(parser: _Parser) -> None:
     _study(parser, nargs="?")
     _json(parser)
@@ -370,6 +386,7 @@ _OPTIONS = {
     "predict": _predict_options,
     "export": _export_options,
     "profile": _profile_options,
+    "dashboard": _dashboard_options,
     "doctor": _doctor_options,
 }
 

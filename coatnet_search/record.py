@@ -25,8 +25,8 @@ from coatnet_search.journal import (
 )
 
 __all__ = [
-    "Event", "Record", "driver_lock", "encode", "fold", "fold_rows", "now", "read_events", "read_record", "read_trials",
-    "record_path", "scan",
+    "Event", "Fold", "Record", "driver_lock", "encode", "fold", "fold_rows", "now", "read_events", "read_record",
+    "read_trials", "record_path", "scan",
 ]  # fmt: skip
 
 METRICS = ("params", "macs", "activations", "val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1",
@@ -90,23 +90,36 @@ def _curve(row: Row) -> list[Mapping[str, float]]:
     return [epochs[epoch] for epoch in sorted(epochs)]
 
 
+class Fold:
+    """Events of one record, added in pieces as they come -> rows."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, Row] = {}
+
+    def add(self, events: Iterable[Event]) -> "Fold":
+        for event in events:
+            apply, number = _APPLY.get(event["event"]), event.get("number")
+            if apply is None or number is None:
+                continue
+            row = self._rows.get(number)
+            if row is None:
+                row = self._rows[number] = _new_row(number)
+            apply(row, event)
+        return self
+
+    def rows(self) -> list[Row]:
+        """One plain row a trial, in order of number. A trial whose candidate was lost with a damaged line has none."""
+        kept = [self._rows[number] for number in sorted(self._rows) if self._rows[number]["candidate"] is not None]
+        for row in kept:
+            top1 = row["metrics"].get("val_top1")
+            if top1 is not None and row["metrics"].get("error") is None:
+                row["metrics"] = {**row["metrics"], "error": 1 - top1}
+        return kept
+
+
 def fold_rows(events: Iterable[Event]) -> list[Row]:
-    """One plain row a trial, in order of number. A trial whose candidate was lost with a damaged line has none."""
-    rows: dict[int, Row] = {}
-    for event in events:
-        apply, number = _APPLY.get(event["event"]), event.get("number")
-        if apply is None or number is None:
-            continue
-        row = rows.get(number)
-        if row is None:
-            row = rows[number] = _new_row(number)
-        apply(row, event)
-    kept = [rows[number] for number in sorted(rows) if rows[number]["candidate"] is not None]
-    for row in kept:
-        top1 = row["metrics"].get("val_top1")
-        if top1 is not None and row["metrics"].get("error") is None:
-            row["metrics"] = {**row["metrics"], "error": 1 - top1}
-    return kept
+    """One plain row a trial, in order of number; see ``Fold``."""
+    return Fold().add(events).rows()
 
 
 def fold(events: Iterable[Event]) -> list[Trial]:
@@ -213,6 +226,10 @@ def read_record(run: str | Path) -> pd.DataFrame:
     """
     path = record_path(run)
     with uncollected():
-        frame = frame_of(fold_rows(read_events(path)))
+        return named(frame_of(fold_rows(read_events(path))), path)
+
+
+def named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The frame with ``attrs`` that say which record it is of."""
     frame.attrs.update(run=str(path.parent), study=study_of(path).get("name") or path.parent.name)
     return frame

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from coatnet_search.analyse import hypervolume_over_trials
+from coatnet_search.analyse import Floats, hypervolume_over_trials
 from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
 from dashboards import marks
 
@@ -44,14 +44,15 @@ def front(
     num_val: int | None = None,
     chosen: Mapping[int, int] | None = None,
     overlay: bool = False,
+    y: str | None = None,
     theme: Theme = "light",
 ) -> go.Figure:
-    """The study's quality objective against ``x``, with the front of this plane as a line.
+    """``y`` (the study's quality objective, where none is named) against ``x``, with the front of this plane as a line.
 
     ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``. ``overlay``:
     published networks too (ImageNet-1K, see ``published``), as grey crosses.
     """
-    y = marks.quality(objectives)
+    y = y or marks.quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
     figure = _figure(f"{_capital(quantity(y).title)} against {quantity(x).title}", axis_title(x), axis_title(y), theme)
     if rows.empty:
@@ -79,6 +80,22 @@ def front(
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_xaxes(tickformat="~s" if quantity(x).form == "count" else ",.4~g")
     return figure
+
+
+def quick(figure: go.Figure) -> go.Figure:
+    """The figure with its points drawn by WebGL, which thousands of them need to appear at once."""
+    traces = [go.Scattergl(**_without_type(trace)) if trace.mode == "markers" else trace for trace in figure.data]
+    return go.Figure(data=traces, layout=figure.layout)
+
+
+def _without_type(trace: go.Scatter) -> dict[str, Any]:
+    return {name: value for name, value in trace.to_plotly_json().items() if name != "type"}
+
+
+def ring(figure: go.Figure, x: Floats, y: Floats) -> None:
+    """A ring around points that a person picked, in the units of the axes."""
+    marker = {"size": 18, "symbol": "circle-open", "color": LINE, "line": {"width": 3}}
+    figure.add_scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)
 
 
 def by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:

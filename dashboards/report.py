@@ -22,7 +22,7 @@ from dashboards import figures, scaling_figures
 from dashboards.pictures import write_pictures
 from dashboards.scaling_pictures import write_scaling_pictures
 from dashboards.scaling_summary import TABLES, Section, scaling_section
-from dashboards.summary import summarize, write_csv
+from dashboards.summary import duration, summarize, write_csv
 
 NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
 
@@ -86,7 +86,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(quantity=partial(show, unit=False), title=_title, heading=heading, seconds=_seconds)
+    environment.filters.update(quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration)
     return environment.get_template("report.html").render(
         data=data,
         tables=TABLES,
@@ -142,12 +142,3 @@ def _script_json(value: Any) -> Markup:
 
 def _title(name: str) -> str:
     return quantity(name).title
-
-
-def _seconds(value: float | None) -> str:
-    """``48 s``, ``12 min``, ``3.4 h``."""
-    if value is None:
-        return "–"
-    if value < 120:
-        return f"{value:.3g} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -133,6 +133,15 @@ def cost(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def duration(value: float | None) -> str:
+    """Seconds as ``48 s``, ``12 min``, ``3.4 h``."""
+    if value is None:
+        return "–"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+
+
 def failures(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Failed and refused trials by cause, most frequent first, with the message of the first one as an example."""
     rows = frame[frame["state"].isin(["failed", "refused"])]
@@ -175,9 +184,13 @@ def summary_markdown(
 def write_csv(frame: pd.DataFrame, path: Path) -> Path:
     """The trials as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
     flat = frame.drop(columns=[name for name in analyse.VALUES if name in frame.columns])
-    safe = flat.apply(lambda column: column.map(_cell)).rename(columns=_cell)
-    safe.to_csv(path, index=False)
+    spreadsheet_safe(flat).to_csv(path, index=False)
     return path
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with an apostrophe before every text, in cells and headings, that a spreadsheet would compute."""
+    return table.apply(lambda column: column.map(_cell)).rename(columns=_cell)
 
 
 def _cell(value: Any) -> Any:

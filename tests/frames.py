@@ -1,11 +1,14 @@
 """Frames as ``read_record`` gives them, made up from a seed: for the tests of what reads a record."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from coatnet_search.arch import Arch, Stage, Stem
+from coatnet_search.record import encode
 
 LAYOUTS = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T")
 STUDY: dict[str, Any] = {
@@ -28,11 +31,11 @@ def architecture(layout: str, width: int) -> Arch:
 
 def trial(number: int, layout: str = "C-C-T-T", state: str = "done", **values: Any) -> dict[str, Any]:
     """One row with plausible values; ``values`` replace or add columns."""
-    arch = architecture(layout, 8 * (1 + number))
+    arch = architecture(layout, 32 * (1 + number))
     top1 = values.get("val_top1", 0.9)
     row = {
         "number": number, "key": f"key{number}", "state": state, "arch_id": arch.id, "layout": layout,
-        "candidate": {"width": 8 * (1 + number)}, "params": 1e5, "macs": 5e5, "activations": 1e4, "val_top1": top1,
+        "candidate": {"width": 32 * (1 + number)}, "params": 1e5, "macs": 5e5, "activations": 1e4, "val_top1": top1,
         "val_top5": 0.99, "val_loss": 0.3, "error": None if top1 is None else 1 - top1, "train_loss": 0.2,
         "train_top1": 0.95, "throughput_images_per_s": 1000.0, "throughput_images_per_s_spread": 20.0, "epochs": 5,
         "num_images": None, "image_size": None, "seed": 0, "draw": 0, "epoch": 5, "device": "cpu", "failure_kind": None,
@@ -74,3 +77,29 @@ def search(count: int, *, seed: int = 0, num_val: int = 180, epochs: int = 5) ->
             wall_s=float(rng.uniform(2, 6)), **(failure if state == "failed" else {}),
         ))  # fmt: skip
     return frame_of(*rows)
+
+
+def events_of(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a driver writes of such a row: its start, its epochs, its end."""
+    exact = {name: row[name] for name in ("params", "macs", "activations")}
+    measured = ("val_top1", "val_loss", "throughput_images_per_s", "throughput_images_per_s_spread")
+    about = {"number": row["number"], "key": row["key"]}
+    failure = {"kind": row["failure_kind"], "message": row["failure_message"]} if row["failure_kind"] else None
+    started = {**about, "event": "started", "metrics": exact, "origin": row["origin"], "time": row["started_at"],
+               "budget": {name: row[name] for name in ("epochs", "num_images", "image_size", "seed", "draw")},
+               **{name: row[name] for name in ("candidate", "arch", "arch_id", "layout", "attributes")}}  # fmt: skip
+    reports = [{**about, "event": "report", "metrics": epoch, "time": row["started_at"]} for epoch in row["curve"]]
+    ended = {**about, "event": "terminal", "state": row["state"], "failure": failure, "device": row["device"],
+             "metrics": {name: row[name] for name in measured}, "timings": {"wall_s": row["wall_s"]},
+             "time": row["ended_at"]}  # fmt: skip
+    return [started, *reports, *([] if row["state"] == "running" else [ended])]
+
+
+def write_run(folder: Path, frame: pd.DataFrame, study: dict[str, Any] | None = None) -> Path:
+    """A RUN with the record and the study of a frame; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"name": folder.name, "data_summary": {"num_val": 180}, **(STUDY if study is None else study)}
+    (folder / "study.yaml").write_text(yaml.safe_dump(values))
+    rows = frame.to_dict("records")
+    (folder / "trials.jsonl").write_bytes(b"".join(encode(event) for row in rows for event in events_of(row)))
+    return folder

@@ -1,0 +1,118 @@
+"""Choose: the study's rule with limits by sliders, the files, and the command that chooses the same."""
+
+import io
+import zipfile
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from coatnet_search.analyse import Floats, comparable, metric_names, numbers
+from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, document, file_name
+from coatnet_search.errors import InputError
+from coatnet_search.quantities import heading, sense_of, show
+from coatnet_search.scaling import fit_scaling
+from coatnet_search.screen import command
+from dashboards.pages import Run, Site, words
+from dashboards.scaling_summary import is_scaling
+
+STEPS = 40
+
+
+def main(site: Site, run: Run) -> None:
+    st.title("Choose")
+    top = int(st.number_input("how many", 1, 20, int((run.study.get("choose") or {}).get("top", 3)), key="top",
+                              bind="query-params"))  # fmt: skip
+    at = _amount(run) if is_scaling(run.frame, run.study) else None
+    limits = _limits(run)
+    try:
+        choices = _choose(run, limits, top, at)
+    except InputError as error:
+        st.warning(words(error))
+        return
+    _show(run, choices, limits, RULE if at is None else RULE_AT)
+    given = [f"{name}={_number(value)}" for name, value in limits.items() if run.limits.get(name) != value]
+    more = [*(["--at-data", f"{at:.0f}"] if at else []), *(["--limit", *given] if given else []), "--top", top]
+    st.markdown("The command that writes the same as files:")
+    st.code(command(["choose", run.path, *more]), language="sh")
+
+
+def _choose(run: Run, limits: dict[str, float], top: int, at: float | None) -> list[Choice]:
+    if at is None:
+        return choose(run.frame, run.objectives, limits, top)
+    return choose_at(run.frame, fit_scaling(run.frame, num_val=run.num_val), at, limit=limits, top=top)
+
+
+def _amount(run: Run) -> float | None:
+    """Training images to choose for, in a scaling study."""
+    known = np.unique(numbers(run.frame, "num_images"))
+    largest = float(np.nanmax(known)) if np.isfinite(known).any() else 1.0
+    amounts = [largest * factor for factor in (1, 2, 4, 8, 16)]
+    return float(st.select_slider("training images", amounts, format_func=lambda one: f"{one:,.0f}", key="at",
+                                  bind="query-params"))  # fmt: skip
+
+
+def _limits(run: Run) -> dict[str, float]:
+    """A slider a measured quantity; at its loose end there is no limit, but for the study's own."""
+    names = [name for name in metric_names(run.frame) if not name.endswith("_spread")]
+    asked = st.multiselect("limits", names, default=[name for name in run.limits if name in names],
+                           format_func=heading, key="limits", bind="query-params")  # fmt: skip
+    limits = dict(run.limits)
+    for name in asked:
+        steps = steps_of(numbers(comparable(run.frame, run.objectives), name), run.limits.get(name))
+        if len(steps) < 2:
+            continue
+        most = sense_of(name, run.objectives) == "min"
+        value = st.select_slider(f"{'at most' if most else 'at least'}: {heading(name)}", steps,
+                                 value=run.limits.get(name, steps[-1] if most else steps[0]),
+                                 format_func=partial(show, name), key=f"limit-{name}",
+                                 bind="query-params")  # fmt: skip
+        if name in run.limits or value != (steps[-1] if most else steps[0]):
+            limits[name] = float(value)
+    return limits
+
+
+def steps_of(values: Floats, own: float | None) -> list[float]:
+    """Round numbers over the range of the values, even in the log where that can be; the ends let all through."""
+    values = np.unique(values[np.isfinite(values)])
+    if not len(values):
+        return []
+    low, high = float(values[0]), float(values[-1])
+    even = np.geomspace(low, high, STEPS) if low > 0 else np.linspace(low, high, STEPS)
+    rounded = {float(f"{value:.3g}") for value in even[1:-1]}
+    inside = {value for value in rounded if low < value < high}
+    return sorted({low, high} | inside | ({float(own)} if own is not None else set()))
+
+
+def _number(value: float) -> str:
+    """A number that reads back as itself."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
+def _show(run: Run, choices: list[Choice], limits: dict[str, float], rule: str) -> None:
+    names = dict.fromkeys(("predicted_error", "p_best", "expected_regret", *run.objectives, *limits, "val_top1", "macs",
+                           "params"))  # fmt: skip
+    shown = [name for name in names if any(name in choice.metrics for choice in choices)]
+    table = pd.DataFrame([
+        {"rank": choice.rank, "trial": choice.row["number"], "layout": choice.row["layout"],
+         "architecture": choice.row["arch_id"],
+         **{heading(name): show(name, choice.metrics.get(name), unit=False) for name in shown}}
+        for choice in choices
+    ])  # fmt: skip
+    st.dataframe(table, hide_index=True, alt="the chosen architectures")
+    st.markdown("\n".join(f"{choice.rank}. {words(choice.reason)}" for choice in choices))
+    files = {file_name(choice): document(choice, run.name, rule) for choice in choices if choice.row.get("arch")}
+    if not files:
+        st.info("No files: these runs have no architectures on record.")
+        return
+    st.download_button("download YAML" if len(files) == 1 else f"download {len(files)} YAML files",
+                       _packed(files), "chosen.zip", "application/zip", on_click="ignore")  # fmt: skip
+
+
+def _packed(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()

@@ -1,0 +1,140 @@
+"""Search: the trials of a study, by whatever was measured of them; a click opens the architecture."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from coatnet_search.analyse import metric_names, numbers
+from coatnet_search.quantities import axis_title, heading, quantity, scale
+from dashboards import figures, marks, search_figures
+from dashboards.pages import Run, Site, draw, theme, watch, words
+from dashboards.summary import answer, failures, notices, spreadsheet_safe
+from dashboards.views import architecture
+
+QUICK_POINTS = 1500  # more points than this are drawn by the graphics card's way
+
+
+def main(site: Site, run: Run) -> None:
+    st.header(words(run.study.get("question") or run.name))
+    watch(site, run)
+    st.markdown(words(" ".join(answer(run.frame, run.objectives, run.num_val))))
+    for text in notices(run.frame, run.objectives, run.num_val, (run.study.get("data_summary") or {}).get("note")):
+        st.info(words(text))
+    if run.frame.empty:
+        return
+    name = st.segmented_control("show", list(VIEWS), default="front", required=True, key="view", bind="query-params",
+                                label_visibility="collapsed")  # fmt: skip
+    rows = _filtered(run)
+    if rows.empty:
+        st.info("No trial passes the filters.")
+        return
+    VIEWS[name or "front"](run, rows)
+    architecture.picked(run, st.query_params.get("trial"))
+
+
+def _filtered(run: Run) -> pd.DataFrame:
+    """The trials that the filters of the side bar leave."""
+    frame = run.frame
+    layouts, states = sorted(map(str, frame["layout"].dropna().unique())), sorted(map(str, frame["state"].unique()))
+    kept = st.sidebar.multiselect("layouts", layouts, key="layouts", bind="query-params", placeholder="all")
+    state = st.sidebar.multiselect("states", states, key="states", bind="query-params", placeholder="all")
+    inside = np.ones(len(frame), dtype=bool)
+    inside &= frame["layout"].isin(kept).to_numpy() if kept else True
+    inside &= frame["state"].isin(state).to_numpy() if state else True
+    for name in run.objectives:
+        inside &= _within(frame, name)
+    return frame[inside]
+
+
+def _within(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Which trials lie in the range of an objective's slider; those without a value do while it is left alone."""
+    values = numbers(frame, name)
+    known = np.unique(values[np.isfinite(values)])
+    if len(known) < 2:
+        return np.ones(len(frame), dtype=bool)
+    ends = float(known[0]), float(known[-1])
+    form = "compact" if quantity(name).form == "count" else "%.4g"
+    low, high = st.sidebar.slider(heading(name), *ends, ends, key=f"range-{name}", format=form)
+    if (low, high) == ends:
+        return np.ones(len(frame), dtype=bool)
+    return np.asarray((values >= low) & (values <= high))
+
+
+def _front(run: Run, rows: pd.DataFrame) -> None:
+    names = [name for name in metric_names(run.frame) if not name.endswith("_spread")]
+    main = marks.quality(run.objectives)
+    costs = marks.axes(run.frame, run.objectives)
+    if not names or not costs:
+        st.info("No trial has two measured quantities yet.")
+        return
+    left, right = st.columns(2)
+    x = _axis(left, "across", names, costs[0])
+    y = _axis(right, "up", names, main if main in names else names[0])
+    if x == y:
+        st.info("Take two different quantities.")
+        return
+    figure = figures.front(rows, run.objectives, x, y=y, num_val=run.num_val, theme=theme())
+    if len(rows) > QUICK_POINTS:
+        figure = figures.quick(figure)
+    _mark(figure, rows, x, y)
+    event = draw(figure, f"front-{x}-{y}", on_select="rerun", selection_mode="points")
+    picked = [point["customdata"] for point in event["selection"]["points"] if point.get("customdata")]
+    if picked:
+        number = picked[0]["0"] if isinstance(picked[0], dict) else picked[0][0]
+        st.query_params["trial"] = str(int(number))
+
+
+def _axis(place: Any, key: str, names: list[str], default: str) -> str:
+    return str(place.selectbox(key, names, index=names.index(default), format_func=axis_title, key=key,
+                               bind="query-params"))  # fmt: skip
+
+
+def _mark(figure: Any, rows: pd.DataFrame, x: str, y: str) -> None:
+    """A ring around the trial that the address names."""
+    trial = st.query_params.get("trial", "")
+    own = rows[rows["number"] == int(trial)] if trial.isascii() and trial.isdigit() else rows[:0]
+    figures.ring(figure, numbers(own, x) * scale(x), numbers(own, y) * scale(y))
+
+
+def _parallel(run: Run, rows: pd.DataFrame) -> None:
+    draw(search_figures.parallel(rows, run.objectives, theme=theme()), "parallel")
+
+
+def _growth(run: Run, rows: pd.DataFrame) -> None:
+    draw(figures.hypervolume(rows, run.objectives, theme=theme()), "growth")
+
+
+def _curves(run: Run, rows: pd.DataFrame) -> None:
+    draw(figures.learning_curves(rows, run.objectives, theme=theme()), "curves")
+
+
+def _layouts(run: Run, rows: pd.DataFrame) -> None:
+    draw(figures.by_layout(rows, run.objectives, theme=theme()), "layouts-figure")
+
+
+def _failures(run: Run, rows: pd.DataFrame) -> None:
+    found = failures(rows)
+    if not found:
+        st.info("No trial failed or was refused.")
+        return
+    table = pd.DataFrame(found).rename(columns={"kind": "cause", "count": "trials", "trial": "first trial"})
+    st.dataframe(spreadsheet_safe(table), hide_index=True, alt="failures by cause")
+
+
+def _trials(run: Run, rows: pd.DataFrame) -> None:
+    metrics = [name for name in metric_names(run.frame) if not name.endswith("_spread")]
+    shown = ["number", "layout", "arch_id", "state", *metrics, "epochs", "num_images", "seed", "wall_s", "failure_kind"]
+    table = spreadsheet_safe(rows[[name for name in shown if name in rows]].copy())
+    forms = {"percent": "percent", "count": "compact", "plain": "%.4g"}
+    titles = {name: st.column_config.NumberColumn(heading(name), format=forms[quantity(name).form]) for name in metrics}
+    st.dataframe(table, hide_index=True, column_config={**titles, "number": "trial", "wall_s": "seconds"},
+                 alt=f"{len(table):,} trials, a row each")  # fmt: skip
+
+
+VIEWS: dict[str, Callable[[Run, pd.DataFrame], None]] = {
+    "front": _front, "parallel": _parallel, "growth": _growth, "curves": _curves, "layouts": _layouts,
+    "failures": _failures, "trials": _trials,
+}  # fmt: skip

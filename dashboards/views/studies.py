@@ -1,0 +1,76 @@
+"""Studies: where each of them stands, live."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+import streamlit as st
+
+from coatnet_search.errors import InputError
+from coatnet_search.quantities import quantity, show
+from dashboards.marks import quality
+from dashboards.pages import SEEN_S, Site, words
+from dashboards.status import status
+from dashboards.summary import duration, spreadsheet_safe
+
+
+def main(site: Site) -> None:
+    st.title("Studies")
+    st.caption(words(f"The runs in {site.root}; the newest first."))
+    _table(site)
+
+
+@st.fragment(run_every=SEEN_S)
+def _table(site: Site) -> None:
+    names = site.names()
+    if not names:
+        st.info(words(f"No run in {site.root} yet.") + " `coatnet-search run quickstart` makes one in a few minutes.")
+        return
+    rows, faults = [], []
+    for name in names:
+        try:
+            rows.append(_row(site, name))
+        except InputError as error:
+            faults.append(str(error))
+    if rows:
+        _show(rows)
+    for fault in faults:
+        st.warning(words(fault))
+
+
+def _row(site: Site, name: str) -> dict[str, Any]:
+    run = site.open(name)
+    found, main = status(run.path, run.frame, run.study), quality(run.objectives)
+    best = "–" if found["best"] is None else f"{quantity(main).title} {show(main, found['best'])} ({found['layout']})"
+    planned = "" if found["planned"] is None else f" of {found['planned']:,}"
+    return {
+        "study": name, "open": f"/search?run={quote(name)}", "scaling": f"/scaling?run={quote(name)}",
+        "state": found["state"],
+        "progress": None if found["progress"] is None else 100 * found["progress"],
+        "trials": f"{found['ended']:,}{planned}", "failed": found["states"].get("failed", 0),
+        "time left": duration(found["eta_s"]), "trials took": duration(found["trials_s"]),
+        "from first to last": duration(found["elapsed_s"]), "best so far": best,
+        "question": str(run.study.get("question", "")), "mlflow": _mlflow(run.study),
+    }  # fmt: skip
+
+
+def _mlflow(study: Any) -> str | None:
+    """The tracking server's page, where the study names one that a browser can open."""
+    uri = str((study.get("tracking") or {}).get("uri") or "")
+    return uri if uri.startswith(("http://", "https://")) else None
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table = spreadsheet_safe(pd.DataFrame(rows))
+    st.dataframe(
+        table.dropna(axis="columns", how="all"),
+        hide_index=True,
+        column_config={
+            "progress": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100),
+            "open": st.column_config.LinkColumn(display_text="search"),
+            "scaling": st.column_config.LinkColumn(display_text="scaling"),
+            "mlflow": st.column_config.LinkColumn("MLflow", display_text="open"),
+            "question": st.column_config.TextColumn(width="large"),
+        },
+        alt="the studies and where each of them stands",
+    )
