@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import html
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -231,6 +232,18 @@ class Arch:
         for stage in self.stages:
             sides.append(sides[-1] // stage.stride)
         return tuple(sides)
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: a line a stage."""
+        stem = ("stem", self.stem.kind, self.stem.depth, self.stem.width, self.grids[0])
+        rows = [stem, *((f"s{place}", stage.block, stage.depth, stage.width, side) for place, (stage, side) in
+                        enumerate(zip(self.stages, self.grids[1:], strict=True), 1))]  # fmt: skip
+        cells = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+        )
+        heads = "".join(f"<th>{name}</th>" for name in ("stage", "type", "depth", "width (channels)", "map (pixels)"))
+        return (f"<p><b>{html.escape(self.layout)}</b> {self.id}, {self.image_size} pixels, {self.num_classes} "
+                f"classes</p><table><tr>{heads}</tr>{cells}</table>")  # fmt: skip
 
     @property
     def out_width(self) -> int:

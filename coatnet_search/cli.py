@@ -45,6 +45,7 @@ VERBS = {
     "predict": "what a trained network sees on image files",
     "export": "hand a trained network on: safetensors, ONNX, the MLflow registry",
     "profile": "parameters, multiply-adds and activations of architectures; their speed where a device is named",
+    "schema": "the JSON Schema of study or space files, for editors",
     "dashboard": "web pages of the runs in a folder, live, on this machine alone",
     "doctor": "what is wrong with this machine, and the mend",
 }
@@ -354,6 +355,10 @@ def _profile_options(parser: _Parser) -> None:
     _json(parser)
 
 
+def _schema_options(parser: _Parser) -> None:
+    parser.add_argument("kind", metavar="KIND", choices=("study", "space"), help="study or space")
+
+
 def _dashboard_options(parser: _Parser) -> None:
     parser.add_argument("runs", metavar="RUNS", type=Path, nargs="?", default=Path("runs"),
                         help="the folder of runs, or one run (runs)")  # fmt: skip
@@ -386,6 +391,7 @@ _OPTIONS = {
     "predict": _predict_options,
     "export": _export_options,
     "profile": _profile_options,
+    "schema": _schema_options,
     "dashboard": _dashboard_options,
     "doctor": _doctor_options,
 }

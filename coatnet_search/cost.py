@@ -52,6 +52,14 @@ class Cost:
         names = ["stem", *(f"s{place}" for place in range(1, len(self.parts) - 1)), "head"]
         return {name: Cost(*part) for name, part in zip(names, self.parts, strict=True)}
 
+    def _repr_html_(self) -> str:
+        """A notebook's view: a line a part, with its share of the multiply-adds."""
+        rows = {**self.by_stage, "all": self} if self.parts else {"all": self}
+        cells = "".join(f"<tr><td>{name}</td><td>{one.params:,}</td><td>{one.macs:,}</td><td>{one.activations:,}</td>"
+                        f"<td>{one.macs / max(self.macs, 1):.1%}</td></tr>" for name, one in rows.items())  # fmt: skip
+        heads = "".join(f"<th>{name}</th>" for name in ("", "params", "macs", "activations", "share of macs"))
+        return f"<table><tr>{heads}</tr>{cells}</table>"
+
     def as_metrics(self) -> dict[str, float]:
         return {"params": self.params, "macs": self.macs, "activations": self.activations}
 
