@@ -188,6 +188,8 @@ def _run_options(parser: _Parser) -> None:
     parser.add_argument("--address", metavar="A", help="the Ray cluster to join, as auto or ray://HOST:10001")
     parser.add_argument("--workers", metavar="N", type=count, help="at most so many trials at once")
     parser.add_argument("--minutes", metavar="M", type=positive, help="stop cleanly after so long; run again goes on")
+    parser.add_argument("--fork", metavar="NAME", help="run the changed study as NAME, started with those trials of "
+                        "its record that would be the same work")  # fmt: skip
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept (runs)")
     _json(parser)
 

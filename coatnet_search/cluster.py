@@ -2,7 +2,8 @@
 
 The record resumes a study, so nothing of Ray Tune is restored: its own state goes to a folder that is thrown away.
 Actors are reused, so a trial does not import torch again; how many run at once is capped where candidates are
-suggested, and a trial whose process died is retried once, from its last checkpoint.
+suggested. A trial whose process died, or whose node is lost, goes back to the session, which starts it again from its
+last checkpoint on whatever node there is: Tune itself retries nothing.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
-from coatnet_search.arch import Failure
+from coatnet_search.arch import TERMINAL, Failure
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
 from coatnet_search.progress import Progress
@@ -32,7 +34,7 @@ from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study import study_of_values
 
-RETRIES = 1  # of a trial whose process was killed or lost
+HARD_GRACE_S = 20.0  # after the limit that a trial keeps by itself, until its process is killed
 REACH_S = 5.0  # for a cluster to answer
 STOP_GRACE_S = 30.0  # for running epochs to end, once a search is to stop
 _SETTINGS = {
@@ -44,6 +46,7 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_process_group_cleanup_enabled": "1",  # what a worker started ends with it, however it ends
 }
 
 
@@ -77,7 +80,7 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
                     verbose=0,
                     callbacks=[_Events(driver)],
                     stop=_Stop(driver),
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
+                    failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 ),
             )
@@ -143,12 +146,37 @@ def _hush() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+_NODE_LOST = ("node has died", "node was preempted", "node is dead", "node died")
+
+
+@dataclass
+class _Live:
+    """A trial that has a process: when it began and last reported (of ``time.monotonic``), and why it was killed."""
+
+    trial: TuneTrial
+    begin: float
+    reported: float = 0.0
+    overrun: str | None = None
+
+    def __post_init__(self) -> None:
+        self.reported = self.begin
+
+
+def _cause(error: Exception | None) -> tuple[Failure, bool]:
+    """Why a trial's process is gone, and whether that counts against the trial: a lost node does not."""
+    text = " ".join(str(error).split()) if error else "its process ended without a final report"
+    if getattr(error, "preempted", False) or any(mark in text for mark in _NODE_LOST):
+        return Failure(kind="lost", message=text[:500]), False
+    return Failure(kind="killed", message=text[:500]), True
+
+
 class _Driver:
     """What the three hooks of Ray Tune share: the session, and which of Tune's trials is which task."""
 
     def __init__(self, session: Session, progress: Progress, at_once: int) -> None:
         self.session, self._progress, self._at_once = session, progress, at_once
         self._tasks: dict[str, Task] = {}
+        self._live: dict[str, _Live] = {}
         self._stopped_at: float | None = None
         self.error: SetupError | None = None
 
@@ -165,18 +193,54 @@ class _Driver:
         task = self._tasks.get(trial_id)
         if task is None or "report" not in result:
             return
+        if trial_id in self._live:
+            self._live[trial_id].reported = time.monotonic()
         report = _report(json.loads(result["report"]))
         if report.state is not None:
             del self._tasks[trial_id]
+            self._live.pop(trial_id, None)
         self._take(task, report)
 
-    def ended(self, trial_id: str, message: str | None) -> None:
-        """Tune is done with a trial: with one that gave its last report, or that died, or that is to stop."""
+    def started(self, trial: TuneTrial) -> None:
+        """A process has been given to a trial."""
+        self._live[trial.trial_id] = _Live(trial, time.monotonic())
+
+    def ended(self, trial_id: str) -> None:
+        """Tune is done with a trial: with one that gave its last report, or that is to stop."""
+        self._live.pop(trial_id, None)
         task = self._tasks.pop(trial_id, None)
-        if task is None or (message is None and self.session.stopping):
+        if task is not None and not self.session.stopping:
+            self._lost(task, Failure(kind="killed", message="its process ended without a final report"), counts=True)
+
+    def died(self, trial: TuneTrial) -> None:
+        """The process of a trial is gone."""
+        live, task = self._live.pop(trial.trial_id, None), self._tasks.pop(trial.trial_id, None)
+        if task is None or (self.session.stopping and not (live and live.overrun)):
             return
-        lost = Failure(kind="killed", message=message or "its process ended without a final report")
-        self._take(task, Report(metrics={}, state="failed", failure=lost))
+        if live and live.overrun:
+            failure = Failure(kind="timeout", message=f"{live.overrun}; it did not end by itself and was killed")
+            self._take(task, Report(metrics={}, state="failed", failure=failure,
+                                    timings={"wall_s": round(time.monotonic() - live.begin, 3)}))  # fmt: skip
+        else:
+            failure, counts = _cause(trial.get_pickled_error())
+            self._lost(task, failure, counts)
+
+    def _lost(self, task: Task, failure: Failure, counts: bool) -> None:
+        try:
+            self.session.interrupted(task, failure, counts)
+        except SetupError as error:
+            self.error, self.session.stopping = error, True
+        if self.session.trials[task.number].state in TERMINAL:
+            self._progress.saw(task.number)
+
+    def kill_overdue(self) -> None:
+        """Kills the process of a trial that broke a limit of time and did not end by itself."""
+        allowance, moment = self.session.study.allowance, time.monotonic()
+        for live in self._live.values():
+            overrun = allowance.broken(moment - live.begin - HARD_GRACE_S, moment - live.reported - HARD_GRACE_S, 0)
+            if overrun and not live.overrun and live.trial.temporary_state.ray_actor is not None:
+                live.overrun = str(overrun)
+                ray.kill(live.trial.temporary_state.ray_actor, no_restart=True)
 
     def _take(self, task: Task, report: Report) -> None:
         try:
@@ -228,11 +292,14 @@ class _Events(_Unpickled, tune.Callback):
                         **info: Any) -> None:  # fmt: skip
         self._driver.report(trial.trial_id, result)
 
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._driver.started(trial)
+
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._driver.ended(trial.trial_id, None)
+        self._driver.ended(trial.trial_id)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._driver.ended(trial.trial_id, "its process was killed or lost, and so was the one of its retry")
+        self._driver.died(trial)
 
 
 class _Stop(_Unpickled, tune.Stopper):
@@ -243,6 +310,7 @@ class _Stop(_Unpickled, tune.Stopper):
         return self._driver.session.stopping
 
     def stop_all(self) -> bool:
+        self._driver.kill_overdue()
         return self._driver.overdue()
 
 

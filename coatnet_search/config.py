@@ -41,6 +41,7 @@ __all__ = [
     "DataSpec",
     "Document",
     "EqualCost",
+    "FaultsSpec",
     "PeerSpec",
     "PublishedSpec",
     "RegimesSpec",
@@ -187,6 +188,29 @@ class Resources:
     """CPU cores of one trial."""
     gpus: Share = 0.0
     """GPUs of one trial."""
+    accelerator: Text | None = None
+    """The type of GPU, as Ray names it (H100, A100): trials run on nodes with it alone, so that speeds compare."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class FaultsSpec:
+    """What one trial may take before it is ended, and what happens when trials are lost."""
+
+    minutes: Positive | None = None
+    """Longest wall time of a trial on its device; a longer one fails as timeout."""
+    silent_minutes: Positive | None = None
+    """Longest time between two reports (epochs) of a trial, its start counted; a longer one fails as timeout."""
+    memory_gib: Positive | None = None
+    """Most memory of a trial's process and its children; null: what the machine has."""
+    retries: CountOrZero = 1
+    """How often a trial whose process was killed is tried again, from its last checkpoint. Lost nodes do not count."""
+    equal_failures: Count = 3
+    """So many first trials that all fail alike end the search; so do 4 times as many in a row, later on."""
+    checkpoints_gib: Positive | None = None
+    """Most disk that the checkpoints of running trials take; beyond it none is started. null: the disk's space."""
+    reserve_gib: Annotated[Number, Field(ge=0)] = 1.0
+    """Free disk below which no further trial is started."""
 
 
 @with_config(_FORM)
@@ -416,6 +440,8 @@ class StudyFile:
     """Bounds on metrics: a number bounds costs from above, maximised metrics from below; a pair is [low, high]."""
     resources: Resources = field(default_factory=Resources)
     """What one trial occupies."""
+    faults: FaultsSpec = field(default_factory=FaultsSpec)
+    """What one trial may take, and what happens when trials are lost."""
     choose: ChooseSpec = field(default_factory=ChooseSpec)
     """Which finished trials become chosen architectures."""
     tracking: TrackingSpec = field(default_factory=TrackingSpec)

@@ -28,6 +28,7 @@ from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.inherit import Inheritance
 from coatnet_search.judge import Judge
+from coatnet_search.guard import Guard, Overrun
 from coatnet_search.measurements.conditions import Conditions, check_compiler
 from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.recipe import Recipe
@@ -122,15 +123,17 @@ class Evaluator:
         failure: Failure | None = None
         state: State = "done"
         try:
-            final.update(self._costs(task))
-            if self.study.file.measure_when == "start":
-                measured, attributes = self.measure(task)
-                final.update(measured)
-                if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs anything more
-                    raise _Refused(reasons[0])
-            for epoch in self._epochs(task):
-                epochs.append(epoch)
-                yield Report(metrics=epoch)
+            with Guard(self.study.allowance) as guard:
+                with guard.working():
+                    final.update(self._costs(task))
+                    if self.study.file.measure_when == "start":
+                        measured, attributes = self.measure(task)
+                        final.update(measured)
+                        if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs more
+                            raise _Refused(reasons[0])
+                for epoch in guard.each(self._epochs(task)):
+                    epochs.append(epoch)
+                    yield Report(metrics=epoch)
             final = {**final, **self._last(epochs, task), **measured}
             reasons = self.study.refusals(final)
             if reasons and task.peer:  # it was never a candidate: it is shown, and not chosen
@@ -141,7 +144,7 @@ class Evaluator:
                 self._check_objectives(final)
         except _Refused as refused:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
-        except (Exception, SystemExit) as error:  # a trial's fault ends the trial, never the search
+        except (Exception, SystemExit, Overrun) as error:  # a trial's fault ends the trial, never the search
             state, failure = "failed", _failure(error)
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=_finite(final), state=state, failure=failure, device=describe(self.device),
@@ -284,7 +287,7 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _failure(error: Exception | SystemExit) -> Failure:
+def _failure(error: Exception | SystemExit | Overrun) -> Failure:
     if isinstance(error, SystemExit):
         return Failure(kind="exit", message=f"the trainer called exit with code {error.code}")
     kind = getattr(error, "kind", None)
@@ -292,7 +295,7 @@ def _failure(error: Exception | SystemExit) -> Failure:
         kind = "out_of_memory"
     elif kind is None and isinstance(error, (InputError, SetupError)):
         kind = "bad_input"
-    own = isinstance(error, (Fault, TrainingFailed, InputError, SetupError))
+    own = isinstance(error, (Fault, TrainingFailed, Overrun, InputError, SetupError))
     message = " ".join(str(error).split()) or type(error).__name__
     trace = None if own else "".join(traceback.format_exception(error))[-4000:]
     return Failure(kind=kind or "error", message=message if own else f"{type(error).__name__}: {message}"[:500],

@@ -81,7 +81,9 @@ class Progress:
     def _line(self, trial: Trial) -> str:
         if trial.failure:
             return f"#{trial.number} {self._name(trial)} {trial.state}: {trial.failure}"
-        return f"#{trial.number} {self._name(trial)}  " + "  ".join(self._numbers(trial))
+        slow = trial.attributes.get("slow")
+        late = [f"({slow:g} times as long as usual: a slow node, or a busy one?)"] if slow else []
+        return f"#{trial.number} {self._name(trial)}  " + "  ".join([*self._numbers(trial), *late])
 
     def _name(self, trial: Trial) -> str:
         """What is trained, and on how many images where that differs between trials."""

@@ -1,6 +1,7 @@
 """A study's trials, run: on Ray Tune, or one after another in this process. Both drive the same session."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import threading
@@ -15,11 +16,14 @@ import torch
 
 from coatnet_search.analyse import pareto_front
 from coatnet_search.cells import planned, regime_sizes
+from coatnet_search.checks import safe_name
 from coatnet_search.cluster import joined, run_on_ray
 from coatnet_search.datasets import write_regimes
 from coatnet_search.distributed import on_workers
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
+from coatnet_search.fork import check_source
+from coatnet_search.fork import fork as copy_trials
 from coatnet_search.journal import write_json
 from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.mirroring import default_uri
@@ -54,18 +58,19 @@ class Outcome:
 
 def run_study(study: Study | str | Path, local: bool = False, address: str | None = None, workers: int | None = None,
               minutes: float | None = None, *, sets: Sequence[str] = (), evaluator: str | None = None,
-              runs: Path = RUNS) -> Path:  # fmt: skip
+              fork: str | None = None, runs: Path = RUNS) -> Path:  # fmt: skip
     """Run or resume a study; the folder of its RUN. See ``run``."""
     checked = study if isinstance(study, Study) else load_study(study, sets, evaluator)
-    return run(checked, local=local, address=address, workers=workers, minutes=minutes, runs=runs).run
+    return run(checked, local=local, address=address, workers=workers, minutes=minutes, fork=fork, runs=runs).run
 
 
 def run(study: Study, *, local: bool = False, address: str | None = None, workers: int | None = None,
-        minutes: float | None = None, runs: Path = RUNS) -> Outcome:  # fmt: skip
+        minutes: float | None = None, fork: str | None = None, runs: Path = RUNS) -> Outcome:  # fmt: skip
     """Run or resume a study until it is complete, is interrupted, or ``minutes`` have passed.
 
     ``local``: in this process without Ray; else on a local Ray or the cluster at ``address``, at most ``workers``
-    trials at once. Raises InputError for another study in the folder, SetupError where data, devices or storage are
+    trials at once. ``fork``: under this name, started with what still holds of the record that the study has under its
+    own. Raises InputError for another study in the folder, SetupError where data, devices or storage are
     not there or another driver holds the study.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
@@ -73,9 +78,14 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         _check_machine(study)
     checked = study if study.summary else study.with_data()
     cells = planned(checked)  # what no run can meet is refused before anything is written
+    source = runs / checked.name
+    checked = dataclasses.replace(checked, name=safe_name(fork)) if fork else checked
     folder = runs / checked.name
+    if fork:
+        check_source(source, folder)
     with driver_lock(folder):
         prepare_run(checked, runs)
+        forked = copy_trials(checked, source, folder) if fork else None
         if checked.file.equal_cost:
             regimes = checked.file.regimes
             write_regimes(checked.file.data, regime_sizes(checked), regimes.draws, folder / "regimes")
@@ -83,7 +93,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         with ray, Record(folder) as record:
             events = read_events(folder)
             session = Session(checked, folder, record, fold(events), cells)
-            session.notes += _changed_code(events)
+            session.notes += [*([forked] if forked else []), *_changed_code(events)]
             with _mirror(checked, folder) as mirror:
                 if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
                     session.stopping = True

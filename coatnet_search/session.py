@@ -16,17 +16,22 @@ from typing import Any
 
 import numpy as np
 
-from coatnet_search.arch import TERMINAL, Trial
+from coatnet_search.arch import TERMINAL, Failure, Trial
 from coatnet_search.cells import Cell
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
-from coatnet_search.study import Study, code_version
+from coatnet_search.study import Study, code_version, larger
 
 REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
-EQUAL_FAILURES = 3  # so many trials that fail alike, and none that succeeds, end a search
+BREAKER = (
+    4  # so many times ``faults.equal_failures`` trials in a row that fail alike end a search that went well before
+)
+TOO_LARGE = ("out_of_memory", "memory")  # kinds of failure that a larger network would share
+SLOW = 5.0  # times the wall time that is usual for its cost: a straggler
+LEAST_ALIKE, LEAST_S = 5, 0.1  # trials that say what is usual; shorter times say nothing
 
 
 class Session:
@@ -44,7 +49,10 @@ class Session:
         self._open = [key for key in self._planned if key not in known]
         self._order = Ordering(self._planned, study.file.settle)
         self._searches = study.file.equal_cost is None
+        self._in_a_row: list[str] = []  # the failures since a trial last went well
+        self._tries: Counter[int] = Counter()
         if self._searches:
+            self._too_large: list[Mapping[str, float | None]] = []
             self._problem = study.problem()
             self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
         record.append({"event": "session", "code_version": code_version(), "study": study.name,
@@ -133,6 +141,7 @@ class Session:
         return self._order.answer.reason if self._order.answer and self._order.settled else None
 
     def _propose(self) -> Task | None:
+        self._constrain()
         rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
         proposed = self._strategy.suggest(self._problem, self.candidates, rng, 1)
         if not proposed:
@@ -141,6 +150,16 @@ class Session:
         arch = self.study.space.decode(proposed[0])
         cell = Cell(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=proposed[0].attributes)
         return self._start(cell, self.study.file.search.strategy)
+
+    def _constrain(self) -> None:
+        """Networks that ran out of memory bound what is proposed, as far as no larger one was trained all the same."""
+        ended = [trial for trial in self.finished if not trial.attributes.get("peer")]
+        done = [trial.metrics for trial in ended if trial.state == "done"]
+        failed = [trial.metrics for trial in ended if trial.failure and trial.failure.kind in TOO_LARGE]
+        too_large = [one for one in failed if not any(larger(other, one) for other in done)]
+        if too_large != self._too_large:
+            self._too_large = too_large
+            self._problem = self.study.problem(too_large)
 
     def _start(self, cell: Cell, origin: str) -> Task:
         number = self._free_number()
@@ -180,17 +199,42 @@ class Session:
             self.trials[task.number] = dataclasses.replace(trial, state="running", curve=curve)
             self._record.append({"event": "report", "number": task.number, "key": task.key, "metrics": report.metrics})
             return
+        slow = self._slowness(trial, report)
+        added = {**report.attributes, **({"slow": slow} if slow else {})}
         self.trials[task.number] = dataclasses.replace(
             trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
-            device=report.device, timings=report.timings, attributes={**trial.attributes, **report.attributes},
+            device=report.device, timings=report.timings, attributes={**trial.attributes, **added},
         )  # fmt: skip
         self._record.append({
             "event": "terminal", "number": task.number, "key": task.key, "state": report.state,
             "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
-            "device": report.device, "timings": report.timings, "attributes": dict(report.attributes),
+            "device": report.device, "timings": report.timings, "attributes": added,
         })  # fmt: skip
         shutil.rmtree(self.run / "checkpoints" / task.key, ignore_errors=True)  # a final trial needs no resuming
-        self._check_failures()
+        self._check_failures(self.trials[task.number])
+
+    def _slowness(self, trial: Trial, report: Report) -> float | None:
+        """How many times as long a straggler took as is usual for what it costs; None for any other trial."""
+        alike = [one for one in self.finished if one.state == "done" and one.budget == trial.budget
+                 and one.timings.get("wall_s") and one.metrics.get("macs")]  # fmt: skip
+        if report.state != "done" or len(alike) < LEAST_ALIKE or trial.state in TERMINAL:
+            return None
+        usual = float(np.median([one.timings["wall_s"] for one in alike]))
+        usual_macs = float(np.median([one.metrics["macs"] or 0.0 for one in alike]))
+        costlier = max(1.0, (report.metrics.get("macs") or 0.0) / usual_macs)
+        times = report.timings.get("wall_s", 0.0) / max(usual * costlier, LEAST_S)
+        return round(times, 1) if times > SLOW else None
+
+    def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
+        """The process of a running trial is gone: the trial waits to go on from its last checkpoint, unless that has
+        been tried often enough. ``counts``: whether it is the trial that may be to blame, not a node that was lost."""
+        self._tries[task.number] += counts
+        if self._tries[task.number] > self.study.file.faults.retries:
+            self.take(task, Report(metrics={}, state="failed", failure=failure))
+            return
+        self._record.append({"event": "interrupted", "number": task.number, "key": task.key,
+                             "failure": dataclasses.asdict(failure), "counts": counts})  # fmt: skip
+        self._waiting.appendleft(self.trials[task.number])
 
     def unmeasured(self) -> list[Task]:
         """The finished trials whose measuring was left for the end."""
@@ -207,10 +251,19 @@ class Session:
         self.take(task, Report(metrics={**known, **metrics}, state=trial.state, device=trial.device,
                                timings=trial.timings, attributes=attributes))  # fmt: skip
 
-    def _check_failures(self) -> None:
+    def _check_failures(self, trial: Trial) -> None:
+        """Ends a search in which nothing works (the first trials are its canary), or no longer works."""
+        if trial.state != "failed":
+            self._in_a_row.clear()
+            return
+        self._in_a_row.append(str(trial.failure))
+        allowed = self.study.file.faults.equal_failures
         failures = Counter(str(trial.failure) for trial in self.finished if trial.failure)
-        common = failures.most_common(1)
-        if common and common[0][1] >= EQUAL_FAILURES and all(trial.state == "failed" for trial in self.finished):
-            spent = sum(trial.timings.get("wall_s", 0.0) for trial in self.finished) / 3600
-            raise SetupError(f"the first {common[0][1]} trials failed alike ({common[0][0]}); stopped after "
+        (common, count), last = failures.most_common(1)[0], self._in_a_row[-BREAKER * allowed :]
+        spent = sum(trial.timings.get("wall_s", 0.0) for trial in self.finished) / 3600
+        if count >= allowed and all(trial.state == "failed" for trial in self.finished):
+            raise SetupError(f"the first {count} trials failed alike ({common}); stopped after "
                              f"{spent:.2f} device-hours. Mend the cause and remove {self.run}")  # fmt: skip
+        if len(last) == BREAKER * allowed and len(set(last)) == 1:
+            raise SetupError(f"the last {len(last)} trials failed alike ({last[0]}); stopped after "
+                             f"{spent:.2f} device-hours. Mend the cause and run again: the search goes on")  # fmt: skip

@@ -19,6 +19,7 @@ from coatnet_search.config import Document, SpaceFile, StudyFile, read_document
 from coatnet_search.datasets import DATASETS, Summary, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
+from coatnet_search.guard import GIB, Allowance
 from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
 from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
@@ -36,6 +37,7 @@ RUNS = Path("runs")
 FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
          "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
+MEMORY_COSTS = ("activations", "params")  # what the memory of a training grows with, at one batch size
 FREE_IN_DATA = ("path", "download", "workers")
 
 
@@ -67,13 +69,30 @@ class Study:
         """The names of what is measured on the device."""
         return tuple(name for what in self.file.measure for name in load_measurement(what).METRICS)
 
-    def problem(self) -> Problem:
-        """What its strategy is asked."""
+    @functools.cached_property
+    def allowance(self) -> Allowance:
+        """What one of its trials may take."""
+        faults = self.file.faults
+        minutes = [None if limit is None else 60 * limit for limit in (faults.minutes, faults.silent_minutes)]
+        memory = None if faults.memory_gib is None else faults.memory_gib * GIB
+        return Allowance(wall_s=minutes[0], silent_s=minutes[1], memory_bytes=memory)
+
+    def problem(self, too_large: Sequence[Mapping[str, float | None]] = ()) -> Problem:
+        """What its strategy is asked. ``too_large``: costs of networks that ran out of memory; a larger one is not
+        proposed."""
         limits = dict(self.space.limits)
         for name, limit in self.file.limits.items():
             limits[name] = tightest(limits[name], limit) if name in limits else limit
+
+        def problems(candidate: Mapping[str, Any]) -> list[str]:
+            reasons = self.space.build_problems(candidate)
+            if reasons or not too_large:
+                return reasons
+            costs = self.space.exact(candidate)
+            return ["a smaller network ran out of memory"] if any(larger(costs, one) for one in too_large) else []
+
         return Problem(choices=self.space.choices, objectives=self.file.objectives, exact=self.space.exact,
-                       problems=self.space.build_problems, canonical=self.space.canonical, limits=limits)  # fmt: skip
+                       problems=problems, canonical=self.space.canonical, limits=limits)  # fmt: skip
 
     def refusals(self, metrics: Mapping[str, float | None]) -> list[str]:
         """Which of the study's limits the metrics break."""
@@ -167,6 +186,12 @@ class Study:
         summary = summarize(self.file.data, whole=whole)
         space = self.space.with_data(summary.in_channels, summary.num_classes)
         return dataclasses.replace(self, space=space, summary=summary)
+
+
+def larger(costs: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
+    """Whether a training needs more memory than the other: activations and parameters are no fewer, one is more."""
+    pairs = [(costs.get(name) or 0, other.get(name) or 0) for name in MEMORY_COSTS]
+    return all(one >= two for one, two in pairs) and any(one > two for one, two in pairs)
 
 
 def plain(value: Any) -> Any:
@@ -329,7 +354,7 @@ def prepare_run(study: Study, runs: Path = RUNS) -> Path:
         changes = list(differences(read_values(path), values))
         if changes:
             raise InputError(f"{run} holds another study: {'; '.join(changes[:5])}. Give the same file and --set as "
-                             f"before, or another name (a copy of the study file), or remove {run}")  # fmt: skip
+                             f"before, or --fork NAME for a new study that starts with what still holds")  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".tmp{os.getpid()}")
     temporary.write_text(dump(values), encoding="utf-8")

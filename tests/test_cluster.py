@@ -11,7 +11,7 @@ import pytest
 from test_run import results, study
 
 from coatnet_search.arch import TERMINAL
-from coatnet_search.cluster import capacity
+from coatnet_search.cluster import _SETTINGS, capacity
 from coatnet_search.errors import SetupError
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.run import run
@@ -26,6 +26,7 @@ def ray_here(tmp_path_factory):
 
     marks = tmp_path_factory.mktemp("marks")
     os.environ["TRAINERS_MARKS"] = str(marks)
+    os.environ.update(_SETTINGS)  # as a Ray that the tool starts by itself has them
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
@@ -72,6 +73,30 @@ def test_a_trial_that_kills_its_process_again_fails_as_killed(tmp_path, ray_here
     trials = read_trials(outcome.run)
     kinds = {trial.failure.kind for trial in trials if trial.failure}
     assert outcome.complete and kinds == {"killed"} and {trial.state for trial in trials} == {"done", "failed"}
+    retried = [event["number"] for event in read_events(outcome.run) if event["event"] == "interrupted"]
+    assert sorted(retried) == [trial.number for trial in trials if trial.failure]
+
+
+def test_a_trial_that_sleeps_fails_as_timeout_and_its_process_goes_on_with_others(tmp_path, ray_here):
+    outcome = run(study(6, "sleeps", "faults.silent_minutes=0.02"), workers=1, runs=tmp_path)
+
+    failed = [trial for trial in read_trials(outcome.run) if trial.state == "failed"]
+    assert outcome.complete and 0 < len(failed) < 6
+    assert all(trial.failure.kind == "timeout" and "killed" not in trial.failure.message for trial in failed)
+
+
+def test_a_trial_that_holds_the_interpreter_is_killed_with_its_children_and_its_slot_is_used_again(
+    tmp_path, ray_here, monkeypatch
+):
+    monkeypatch.setattr("coatnet_search.cluster.HARD_GRACE_S", 1.0)
+
+    outcome = run(study(6, "holds_the_interpreter", "faults.silent_minutes=0.05"), workers=1, runs=tmp_path)
+
+    failed = [trial for trial in read_trials(outcome.run) if trial.state == "failed"]
+    children = [int(path.name.split("-")[1]) for path in Path(os.environ["TRAINERS_MARKS"]).glob("child-*")]
+    assert outcome.complete and 0 < len(failed) < 6 and len(children) == len(failed)
+    assert all("timeout: no report for 0.05 minutes" in str(trial.failure) for trial in failed)
+    _wait_for(lambda: not any(_runs(child) for child in children), 20)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +153,13 @@ def _started_for(runs):
         except OSError:  # it has just ended, or is not ours
             continue
     return found
+
+
+def _runs(pid):
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
 
 
 def _wait_for(condition, seconds=200.0):

@@ -192,6 +192,31 @@ def test_another_trainer_is_a_changed_study(tmp_path):
         run(study(1, "slow"), local=True, runs=tmp_path)
 
 
+def test_a_changed_study_under_another_name_starts_with_the_trials_that_are_the_same_work(tmp_path, capsys):
+    old = run(study(5, "good"), local=True, runs=tmp_path).run
+    lines = len(read_events(old))
+
+    outcome = run(study(8, "good", "objectives={val_loss: min, params: min}"), local=True, fork="again", runs=tmp_path)
+    again = run(study(8, "good", "objectives={val_loss: min, params: min}"), local=True, fork="again", runs=tmp_path)
+
+    assert outcome.run == again.run == tmp_path / "again" and outcome.finished == again.finished == 8
+    assert [trial.key for trial in read_trials(outcome.run)][:5] == [trial.key for trial in read_trials(old)]
+    started = [event["number"] for event in read_events(outcome.run) if event["event"] == "started"]
+    assert sorted(started) == list(range(8)) and len(read_events(old)) == lines
+    assert "again starts with 5 of the 5 trials" in capsys.readouterr().err
+
+
+def test_a_fork_takes_nothing_that_would_be_other_work_and_needs_a_record(tmp_path):
+    run(study(3, "good"), local=True, runs=tmp_path)
+
+    outcome = run(study(3, "good", "recipe.epochs=1"), local=True, fork="shorter", runs=tmp_path)
+
+    assert {trial.budget.epochs for trial in read_trials(outcome.run)} == {1} and outcome.finished == 3
+    with pytest.raises(InputError, match="nothing to start from"):
+        run(study(3, "good"), local=True, fork="more", runs=tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere" / "more" / "study.yaml").exists()
+
+
 def test_a_raised_number_of_trials_goes_on(tmp_path):
     run(study(2, "good"), local=True, runs=tmp_path)
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -115,3 +116,48 @@ def segfaults(arch, budget, data, device):
     if unlucky(arch):
         ctypes.string_at(0)
     yield GOOD
+
+
+def sleeps(arch, budget, data, device):
+    """Hangs in its second epoch, where Python can still be interrupted."""
+    yield {**GOOD, "val_loss": score(arch)}
+    if unlucky(arch):
+        time.sleep(1e9)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
+def holds_the_interpreter(arch, budget, data, device):
+    """Hangs in C code that never lets go of Python, with a child process beside it."""
+    yield {**GOOD, "val_loss": score(arch)}
+    if unlucky(arch):
+        child = subprocess.Popen(["sleep", "1000"])
+        (Path(os.environ["TRAINERS_MARKS"]) / f"child-{child.pid}").touch()
+        ctypes.PyDLL(None).sleep(100_000)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
+def swallows(arch, budget, data, device):
+    """Goes on after whatever exception, and never ends."""
+    yield {**GOOD, "val_loss": score(arch)}
+    while True:
+        try:
+            time.sleep(1e9)
+        except Exception:
+            continue
+
+
+def grows(arch, budget, data, device):
+    """Takes half a GiB more every 0.1 s."""
+    kept = []
+    yield {**GOOD, "val_loss": score(arch)}
+    while unlucky(arch):
+        kept.append(np.ones(2**26))
+        time.sleep(0.1)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
+def late(arch, budget, data, device):
+    """Ten times as slow where it has no luck."""
+    for _ in range(budget.epochs):
+        time.sleep(1.0 if unlucky(arch) else 0.1)
+        yield {**GOOD, "val_loss": score(arch)}

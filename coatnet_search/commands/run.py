@@ -19,7 +19,7 @@ def main(given: argparse.Namespace) -> int:
     resume = ["run", *study_words(given), *_how(given)]
     try:
         outcome = run(study, local=given.local, address=given.address, workers=given.workers, minutes=given.minutes,
-                      runs=given.runs)  # fmt: skip
+                      fork=given.fork, runs=given.runs)  # fmt: skip
     except KeyboardInterrupt:
         screen.note(f"resume with: {command(resume)}")
         raise
@@ -41,7 +41,7 @@ def main(given: argparse.Namespace) -> int:
 def _how(given: argparse.Namespace) -> list[str]:
     """The words that say how to run, which may differ on resume."""
     words = ["--local"] if given.local else []
-    for name in ("address", "workers", "minutes"):
+    for name in ("address", "workers", "minutes", "fork"):
         value = getattr(given, name)
         words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)] if value is not None else []
     return words if str(given.runs) == "runs" else [*words, "--runs", str(given.runs)]
