@@ -180,6 +180,19 @@ def tracking_uri(value: str) -> str:
     return value
 
 
+def storage_uri(value: str) -> str:
+    """A URI with a scheme and without keys: those are the environment's business."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        raise Misplaced("expected a URI such as s3://bucket/folder") from None
+    if parts.username is not None:
+        raise Misplaced("expected a URI without keys; give them by the environment (AWS_ACCESS_KEY_ID, ...)")
+    if not parts.scheme or not (parts.netloc or parts.path.startswith("/")):
+        raise Misplaced("expected a URI such as s3://bucket/folder or file:///shared/folder")
+    return value
+
+
 def safe_name(text: str) -> str:
     """A study's name as a folder name: itself if it is letters, digits, ``.``, ``_``, ``-`` and at most 64 long.
 

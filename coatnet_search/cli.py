@@ -32,6 +32,7 @@ VERBS = {
     "studies": "the studies that come with the package, and what they ask",
     "plan": "check a study and say what it will cost; trains nothing",
     "run": "run a study, or resume it where it was left",
+    "submit": "the same as run, as a job on a Ray cluster",
     "merge": "join the records of one study from several machines",
     "import": "make a run of a CSV file of runs that you already have",
     "mirror": "send a whole record to MLflow again",
@@ -191,6 +192,23 @@ def _run_options(parser: _Parser) -> None:
     parser.add_argument("--fork", metavar="NAME", help="run the changed study as NAME, started with those trials of "
                         "its record that would be the same work")  # fmt: skip
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept (runs)")
+    _json(parser)
+
+
+def _submit_options(parser: _Parser) -> None:
+    _study(parser)
+    _evaluator(parser)
+    parser.add_argument("--address", metavar="A", default="http://127.0.0.1:8265", help="the cluster's job server: its "
+                        "dashboard's address (http://127.0.0.1:8265)")  # fmt: skip
+    parser.add_argument("--workers", metavar="N", type=count, help="at most so many trials at once")
+    parser.add_argument(
+        "--minutes", metavar="M", type=positive, help="stop cleanly after so long; submit again goes on"
+    )
+    parser.add_argument("--runs", metavar="DIR", type=Path, required=True, help="where runs are kept: an absolute path "
+                        "that all nodes share")  # fmt: skip
+    parser.add_argument("--env", metavar="NAME", nargs="+", action="extend", default=[],
+                        help="variables of this environment that the job gets, as AWS_PROFILE")  # fmt: skip
+    parser.add_argument("--no-wait", action="store_true", help="do not follow its lines until it ends")
     _json(parser)
 
 
@@ -371,6 +389,10 @@ def _dashboard_options(parser: _Parser) -> None:
 
 def _doctor_options(parser: _Parser) -> None:
     _study(parser, nargs="?")
+    parser.add_argument(
+        "--address", metavar="A", help="look at the nodes of this Ray cluster too, as auto or HOST:PORT"
+    )
+    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept (runs)")
     _json(parser)
 
 
@@ -380,6 +402,7 @@ _OPTIONS = {
     "studies": _json,
     "plan": _plan_options,
     "run": _run_options,
+    "submit": _submit_options,
     "merge": _merge_options,
     "import": _import_options,
     "mirror": _mirror_options,

@@ -29,6 +29,7 @@ from ray.tune.search import Searcher
 from coatnet_search.arch import TERMINAL, Failure
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
+from coatnet_search.nodes import Room, bundle, check_nodes
 from coatnet_search.progress import Progress
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
@@ -58,16 +59,17 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
     """
     resources = session.study.file.resources
     with joined(address), tempfile.TemporaryDirectory(prefix="coatnet-search-tune-") as scratch:
-        at_once = capacity(ray.cluster_resources(), resources.cpus, resources.gpus, workers)
-        with show(at_once) as progress, stop_signals(session, deadline):
-            driver = _Driver(session, progress, at_once)
+        room = Room(resources, workers, elastic=address is not None)
+        check_nodes(folder, session.study.file.data.path, session.study.checkpoint_storage())
+        with show(room.now()) as progress, stop_signals(session, deadline):
+            driver = _Driver(session, progress, room)
             checkpoints = str((folder / "checkpoints").resolve())
             paths = sys.path if session.study.evaluator else []  # where a user's own trainer lies
             trainable = tune.with_parameters(
                 TrialActor, study=session.study.values(), checkpoints=checkpoints, paths=paths
             )
             tuner = tune.Tuner(
-                tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune.with_resources(trainable, tune.PlacementGroupFactory([bundle(resources)])),
                 tune_config=tune.TuneConfig(
                     search_alg=_Proposals(driver),
                     num_samples=-1,  # the session says when it is enough
@@ -88,21 +90,6 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
             tuner.fit()
             if driver.error:
                 raise driver.error
-
-
-def capacity(cluster: Mapping[str, float], cpus: float, gpus: float, workers: int | None) -> int:
-    """How many trials run at once. Raises SetupError, with what exists, where not one fits."""
-    fits = math.inf
-    for name, asked in (("CPU", cpus), ("GPU", gpus)):
-        if asked:
-            have = cluster.get(name, 0)
-            if have < asked:
-                raise SetupError(f"a trial asks for {asked:g} {name}s and the cluster has {have:g} in all; change "
-                                 f"resources.{name.lower()}s or start with more nodes")  # fmt: skip
-            fits = min(fits, math.floor(have / asked + 1e-9))
-    if workers is not None and workers > fits:
-        raise SetupError(f"{workers} trials at once do not fit: the cluster's CPUs and GPUs hold {fits:g}")
-    return int(workers or fits)
 
 
 @contextlib.contextmanager
@@ -173,17 +160,21 @@ def _cause(error: Exception | None) -> tuple[Failure, bool]:
 class _Driver:
     """What the three hooks of Ray Tune share: the session, and which of Tune's trials is which task."""
 
-    def __init__(self, session: Session, progress: Progress, at_once: int) -> None:
-        self.session, self._progress, self._at_once = session, progress, at_once
+    def __init__(self, session: Session, progress: Progress, room: Room) -> None:
+        self.session, self._progress, self._room = session, progress, room
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, _Live] = {}
         self._stopped_at: float | None = None
         self.error: SetupError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if len(self._tasks) >= self._at_once:
+        if len(self._tasks) >= self._room.now():
             return None
-        task = self.session.next()
+        try:
+            task = self.session.next()
+        except SetupError as error:  # no disk, for one
+            self.error, self.session.stopping = error, True
+            task = None
         if task is None:
             return None if self._tasks else Searcher.FINISHED
         self._tasks[trial_id] = task

@@ -442,6 +442,9 @@ class StudyFile:
     """What one trial occupies."""
     faults: FaultsSpec = field(default_factory=FaultsSpec)
     """What one trial may take, and what happens when trials are lost."""
+    storage: Annotated[Text, AfterValidator(checks.storage_uri)] | None = None
+    """URI (s3://bucket/folder, gs://...) where running trials keep checkpoints too; null: in the RUN's folder alone,
+    which all nodes then must share."""
     choose: ChooseSpec = field(default_factory=ChooseSpec)
     """Which finished trials become chosen architectures."""
     tracking: TrackingSpec = field(default_factory=TrackingSpec)

@@ -6,10 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")  # imported,
 DISK_MIB = (1024, 5 * 1024)  # less free: a problem, a warning
 SHARED_MIB = 1024  # /dev/shm of a container is often 64 MiB; Ray's object store and data workers live there
 SERVER_TIMEOUT_S = 3.0
+SKEW_S = 2.0  # between clocks
 MISMATCH = "torchvision::"  # in the error of a torchvision that was built for another torch
 
 State = Literal["fine", "warning", "problem"]
@@ -39,13 +41,18 @@ class Finding:
     mend: str = ""
 
 
-def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Path("runs")) -> list[Finding]:
-    """All findings; with ``study`` also what that needs. Raises InputError for mistakes in the study."""
+def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Path("runs"),
+            address: str | None = None) -> list[Finding]:  # fmt: skip
+    """All findings; with ``study`` also what that needs, with ``address`` also those of a Ray cluster's nodes. Raises
+    InputError for mistakes in the study."""
     findings = [_python(), *_packages()]
     broken = {finding.check for finding in findings if finding.state == "problem"}
     importable = not broken & {*HEAVY, "python"}
     findings += _gpus() if "torch" not in broken else []
     findings += [_disk(runs), *_shared_memory(), *(_cache() if importable else [])]
+    findings += [_busy()] if shutil.which("nvidia-smi") else []
+    if address is not None and importable:
+        findings += _cluster(address, runs)
     if study is not None and importable:
         findings += _study(study, sets)
     elif study is not None:
@@ -137,16 +144,78 @@ def _gpus() -> list[Finding]:
 
 def _driver() -> str | None:
     """NVIDIA's devices and driver as nvidia-smi names them; None without."""
+    lines = _smi("--query-gpu=name,driver_version")
+    return "; ".join(f"{line.replace(', ', ', driver ')}" for line in lines) if lines else None
+
+
+def _smi(query: str) -> list[str]:
+    """The lines that nvidia-smi answers; none where it is not there or fails."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None
-    query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        return []
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+        done = subprocess.run([program, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=20,
+                              check=False)  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-    return "; ".join(f"{line.replace(', ', ', driver ')}" for line in lines) if done.returncode == 0 and lines else None
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+
+
+def _busy() -> Finding:
+    """Who computes on the GPUs already: their memory is not free, and what is measured there is not ours alone."""
+    rows = _smi("--query-compute-apps=pid,process_name,used_memory")
+    if not rows:
+        return Finding(check="busy gpus", state="fine", found="nobody else computes on them")
+    found = "; ".join(f"pid {row.replace(', ', ' ', 1).replace(', ', ' with ')}" for row in rows[:5])
+    return Finding(check="busy gpus", state="warning", found=found, mend="wait for them, or end them")
+
+
+# --- a cluster -------------------------------------------------------------------------------------------------------
+
+
+def _cluster(address: str, runs: Path) -> list[Finding]:
+    cluster, nodes = (importlib.import_module(f"coatnet_search.{name}") for name in ("cluster", "nodes"))
+    try:
+        with cluster.joined(address):
+            before = time.time()
+            told = nodes.on_every_node(nodes.facts)
+            waited = time.time() - before
+            own = nodes.facts()
+            shared = nodes.storage_problems(runs / "doctor", None)
+    except SetupError as error:
+        return [Finding(check="cluster", state="problem", found=str(error), mend="start it, or give its --address")]
+    finally:
+        shutil.rmtree(runs / "doctor", ignore_errors=True)
+    return [*_versions(own, told), _clocks(before, waited, told), _shared(runs, len(told), shared)]
+
+
+def _versions(own: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What is installed on the nodes against what is installed here."""
+    hosts = ", ".join(str(node["host"]) for node in told)
+    yield Finding(check="cluster", state="fine", found=f"{len(told)} nodes: {hosts}")
+    for name in ("python", "ray", "torch", "timm", "coatnet-search"):
+        others = sorted({f"{node[name]} on {node['host']}" for node in told if node[name] != own[name]})
+        if others:
+            state: State = "warning" if name in ("torch", "timm") else "problem"
+            yield Finding(check=f"{name} of nodes", state=state, found=f"{own[name]} here, {'; '.join(others[:3])}",
+                          mend="give all nodes the same environment or image")  # fmt: skip
+
+
+def _clocks(before: float, waited: float, told: Sequence[Mapping[str, Any]]) -> Finding:
+    """Each node's clock was read at some moment between ``before`` and ``waited`` seconds later."""
+    skews = {str(node["host"]): max(before - node["clock"], node["clock"] - before - waited, 0.0) for node in told}
+    host = max(skews, key=lambda name: skews[name])
+    if skews[host] <= SKEW_S:
+        return Finding(check="clocks", state="fine", found=f"within {max(skews[host], 0.1):.1f} s")
+    return Finding(check="clocks", state="warning", found=f"{host} is {skews[host]:.0f} s off",
+                   mend="set it by NTP (chronyd): times in records, and logins to storage, depend on it")  # fmt: skip
+
+
+def _shared(runs: Path, count: int, problems: Sequence[str]) -> Finding:
+    if not problems:
+        return Finding(check="storage", state="fine", found=f"{count} nodes see {runs}")
+    return Finding(check="storage", state="problem", found="; ".join(problems[:3]),
+                   mend="give run --runs on storage that all nodes mount at the same place")  # fmt: skip
 
 
 def _disk(runs: Path) -> Finding:
@@ -214,13 +283,18 @@ def _resources(study: Any) -> Iterator[Finding]:
 def _server(uri: str | None) -> list[Finding]:
     if uri is None or not uri.startswith(("http://", "https://")):
         return []
+    # not /health, which answers whoever asks: what the mirror asks for needs the host and the login to be accepted
+    ask = urllib.request.Request(f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1")
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT_S) as answer:
+        with urllib.request.urlopen(ask, timeout=SERVER_TIMEOUT_S) as answer:
             return [Finding(check="mlflow server", state="fine", found=f"{uri} answers ({answer.status})")]
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            mend = "give MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN"
-            return [Finding(check="mlflow server", state="warning", found=f"{uri} answers {error.code}", mend=mend)]
+            said = " ".join(error.read(200).decode(errors="replace").split())
+            mend = ("start it with --allowed-hosts that name this host" if "host" in said.lower() else
+                    "give MLFLOW_TRACKING_USERNAME and _PASSWORD, or MLFLOW_TRACKING_TOKEN")  # fmt: skip
+            found = f"{uri} answers {error.code}: {said}"
+            return [Finding(check="mlflow server", state="warning", found=found, mend=mend)]
         return [Finding(check="mlflow server", state="fine", found=f"{uri} answers ({error.code})")]
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)

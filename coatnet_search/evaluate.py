@@ -106,6 +106,7 @@ class Evaluator:
         self._peers = study.peers()
         self._heirs: Inheritance | None = None
         self._heir: tuple[str, CoAtNet] | None = None  # the last network with inherited weights, by its trial's key
+        self._storage = study.checkpoint_storage()
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -159,8 +160,12 @@ class Evaluator:
                 yield checked({"epoch": number, **epoch})
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
+            if self._storage:
+                self._storage.pull(task.key, folder)
             for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
                                checkpoint=folder, step_guard=self._step):  # fmt: skip
+                if self._storage:
+                    self._storage.push(folder, task.key)
                 yield checked(epoch)
 
     def _costs(self, task: Task) -> dict[str, float]:

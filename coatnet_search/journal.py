@@ -296,15 +296,16 @@ def _holder(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def driver_lock(run: str | Path) -> Iterator[None]:
-    """Holds the study in RUN for this process. Raises SetupError that names the driver which holds it.
+    """Holds the study in RUN for this process. Raises SetupError that names the driver which holds it, and where the
+    folder cannot be made or written.
 
     The kernel drops the lock with its process, so a killed driver leaves nothing to clean up; a worker that it forked
     may keep the lock for the seconds in which it notices, which are waited for.
     """
     folder = Path(run)
-    folder.mkdir(parents=True, exist_ok=True)
     lock, card = FileLock(folder / "driver.lock"), folder / "driver.json"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         holder = _holder(card)
@@ -317,6 +318,8 @@ def driver_lock(run: str | Path) -> Iterator[None]:
                 f"study {folder.name} is being run by pid {holder['pid']} on {holder['host']} since {holder['since']}; "
                 "wait for it or stop it"
             ) from None
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be written: {error.strerror}; give run --runs elsewhere") from None
     try:
         write_json(card, {"pid": os.getpid(), "host": socket.gethostname(), "since": now()})
         yield

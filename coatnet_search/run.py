@@ -81,6 +81,8 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     source = runs / checked.name
     checked = dataclasses.replace(checked, name=safe_name(fork)) if fork else checked
     folder = runs / checked.name
+    if storage := checked.checkpoint_storage():
+        storage.check()
     if fork:
         check_source(source, folder)
     with driver_lock(folder):
@@ -258,5 +260,6 @@ def _mirror(study: Study, folder: Path) -> Iterator[Any]:
 
 def _tell_front(study: Study, folder: Path) -> None:
     frame = read_record(folder)
-    front = pareto_front(frame, study.file.objectives)
-    write_json(folder / "front.json", [str(key) for key in front["key"]])  # what the mirror tags
+    known = all(name in frame for name in study.file.objectives)  # no trial may have told what a user's trainer tells
+    keys = list(pareto_front(frame, study.file.objectives)["key"]) if known else []
+    write_json(folder / "front.json", [str(key) for key in keys])  # what the mirror tags

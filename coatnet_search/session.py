@@ -4,6 +4,7 @@ The record is the truth: a session is built from it, and everything that happens
 generator of trial n is seeded by (study seed, n), so a resumed search goes on as an uninterrupted one would.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -20,6 +21,7 @@ from coatnet_search.arch import TERMINAL, Failure, Trial
 from coatnet_search.cells import Cell
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
+from coatnet_search.guard import GIB
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
@@ -48,9 +50,11 @@ class Session:
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
         self._order = Ordering(self._planned, study.file.settle)
+        self._storage = study.checkpoint_storage()
         self._searches = study.file.equal_cost is None
         self._in_a_row: list[str] = []  # the failures since a trial last went well
         self._tries: Counter[int] = Counter()
+        self._given: set[int] = set()  # the trials that are being run
         if self._searches:
             self._too_large: list[Mapping[str, float | None]] = []
             self._problem = study.problem()
@@ -102,9 +106,16 @@ class Session:
 
     def next(self) -> Task | None:
         """The next trial to run: an interrupted one, what the study plans, what its strategy proposes, a replicate of
-        what is finished; None: none."""
-        if self.stopping:
+        what is finished; None: none, or the disk has no room before a running one ends. Raises SetupError where it has
+        none and nothing runs."""
+        if self.stopping or not self._has_disk():
             return None
+        task = self._next()
+        if task is not None:
+            self._given.add(task.number)
+        return task
+
+    def _next(self) -> Task | None:
         if self._waiting:
             return self._task(self._waiting.popleft())
         if len(self._first) < self._wanted_first and not self.exhausted:
@@ -113,6 +124,24 @@ class Session:
                 return task
         left = self._replicates()
         return self._start(left[0], REPLICATE) if left else None
+
+    def _has_disk(self) -> bool:
+        short = self._short_of_disk()
+        if short and not self._given:
+            raise SetupError(f"{short}; free some space and run again: the search goes on")
+        return short is None
+
+    def _short_of_disk(self) -> str | None:
+        faults, folder = self.study.file.faults, self.run / "checkpoints"
+        free = shutil.disk_usage(self.run).free / GIB
+        if free < faults.reserve_gib:
+            return f"{free:.2f} GiB are free for {self.run}, and faults.reserve_gib keeps {faults.reserve_gib:g}"
+        if faults.checkpoints_gib is None or not folder.is_dir():
+            return None
+        taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors") if file.is_file()) / GIB
+        if taken < faults.checkpoints_gib:
+            return None
+        return f"{folder} takes {taken:.2f} GiB, and faults.checkpoints_gib allows {faults.checkpoints_gib:g}"
 
     def _replicates(self) -> list[Cell]:
         """What is to be trained again: each finished candidate with the seeds after its own, a seed at a time."""
@@ -199,6 +228,7 @@ class Session:
             self.trials[task.number] = dataclasses.replace(trial, state="running", curve=curve)
             self._record.append({"event": "report", "number": task.number, "key": task.key, "metrics": report.metrics})
             return
+        self._given.discard(task.number)
         slow = self._slowness(trial, report)
         added = {**report.attributes, **({"slow": slow} if slow else {})}
         self.trials[task.number] = dataclasses.replace(
@@ -211,6 +241,9 @@ class Session:
             "device": report.device, "timings": report.timings, "attributes": added,
         })  # fmt: skip
         shutil.rmtree(self.run / "checkpoints" / task.key, ignore_errors=True)  # a final trial needs no resuming
+        if self._storage:
+            with contextlib.suppress(SetupError):  # what is left there harms nothing
+                self._storage.forget(task.key)
         self._check_failures(self.trials[task.number])
 
     def _slowness(self, trial: Trial, report: Report) -> float | None:
@@ -228,6 +261,7 @@ class Session:
     def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
         """The process of a running trial is gone: the trial waits to go on from its last checkpoint, unless that has
         been tried often enough. ``counts``: whether it is the trial that may be to blame, not a node that was lost."""
+        self._given.discard(task.number)
         self._tries[task.number] += counts
         if self._tries[task.number] > self.study.file.faults.retries:
             self.take(task, Report(metrics={}, state="failed", failure=failure))

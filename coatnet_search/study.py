@@ -26,6 +26,7 @@ from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
 from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.space import COST_METRICS, Space, load_space
+from coatnet_search.storage import Storage
 from coatnet_search.strategies import Problem, make_strategy
 from coatnet_search.supernets import FOLDER as SUPERNET
 from coatnet_search.supernets import facts, facts_id, supernet_folder, supernet_recipe, weights_digest
@@ -147,6 +148,13 @@ class Study:
         least = self.file.data.min_per_class
         return plain if least == 1 else f"{plain} {least} a class"
 
+    def checkpoint_storage(self) -> Storage | None:
+        """Where its running trials keep checkpoints besides the RUN's folder. Raises InputError for no such URI."""
+        if self.file.storage is None:
+            return None
+        place, mark, options = self.file.storage.partition("?")
+        return Storage(f"{place.rstrip('/')}/{self.name}{mark}{options}")
+
     def peers(self) -> dict[str, Peer]:
         """The networks of timm beside the candidates, by label, for the study's data. Raises SetupError where weights
         that one starts from are not on this machine."""
@@ -220,6 +228,18 @@ def load_study(name: str | Path, sets: Sequence[str] = (), evaluator: str | None
     study = Study(name=safe_name(path.stem), file=file, space=space, recipe=_recipe(file, source), evaluator=evaluator)
     _check_names(study, source)
     return study
+
+
+def study_files(name: str | Path) -> list[Path]:
+    """The files that make a study elsewhere what it is here: its own and its space's; none where both are bundled."""
+    path = bundled.find("studies", name)
+    if path.parent == bundled.folder("studies"):
+        return []
+    value = read_document(path).value
+    named = value.get("space") if isinstance(value, dict) else None
+    beside = path.parent / str(named)
+    spaces = [beside] if isinstance(named, str) and beside.is_file() else []
+    return [path, *spaces]
 
 
 def _space(file: StudyFile, source: Document, path: Path) -> Space:

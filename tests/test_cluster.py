@@ -11,8 +11,9 @@ import pytest
 from test_run import results, study
 
 from coatnet_search.arch import TERMINAL
-from coatnet_search.cluster import _SETTINGS, capacity
+from coatnet_search.cluster import _SETTINGS
 from coatnet_search.errors import SetupError
+from coatnet_search.nodes import capacity
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.run import run
 

@@ -1,8 +1,10 @@
 """What is wrong with a machine, and the mend."""
 
+import http.server
 import importlib
 import importlib.metadata
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,75 @@ def test_a_study_is_held_against_the_machine(monkeypatch: pytest.MonkeyPatch) ->
     assert "asks for 1, this machine has 0" in found(findings, "gpus").found
     assert "asks for 1e+06" in found(findings, "cpus").found
     assert found(findings, "mlflow server").state == "problem"
+
+
+OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "timm": "1.0.31", "coatnet-search": "0.1.0+a"}
+
+
+def test_nodes_with_other_versions_are_told() -> None:
+    told = [{**OWN, "host": "one"}, {**OWN, "host": "two", "ray": "2.59.0", "torch": "2.12.0"}]
+
+    findings = list(doctor._versions(OWN, told))
+
+    assert found(findings, "cluster").found == "2 nodes: one, two"
+    assert found(findings, "ray of nodes").state == "problem"
+    assert found(findings, "ray of nodes").found == "2.60.0 here, 2.59.0 on two"
+    assert found(findings, "torch of nodes").state == "warning"
+    assert len(findings) == 3
+
+
+@pytest.mark.parametrize(("clock", "state"), [(100.5, "fine"), (103.5, "fine"), (130.0, "warning"), (60.0, "warning")])
+def test_a_clock_that_is_off_by_more_than_the_answer_took_is_told(clock: float, state: str) -> None:
+    finding = doctor._clocks(100.0, 2.0, [{"host": "one", "clock": 101.0}, {"host": "two", "clock": clock}])
+
+    assert finding.state == state
+    assert ("two" in finding.found) == (state == "warning")
+
+
+def test_storage_that_is_not_shared_and_a_cluster_that_is_not_there_are_told() -> None:
+    shared = doctor._shared(Path("runs"), 2, ["node two does not share runs"])
+    gone = doctor._cluster("127.0.0.1:9", Path("runs"))
+
+    assert shared.state == "problem"
+    assert "--runs on storage" in shared.mend
+    assert [finding.state for finding in gone] == ["problem"]
+    assert "no Ray at 127.0.0.1:9" in gone[0].found
+
+
+def test_whoever_computes_on_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_smi", lambda _query: ["4711, python, 2048 MiB"])
+    busy = doctor._busy()
+    monkeypatch.setattr(doctor, "_smi", lambda _query: [])
+    idle = doctor._busy()
+
+    assert (busy.state, busy.found) == ("warning", "pid 4711 python with 2048 MiB")
+    assert (idle.state, idle.mend) == ("fine", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "mend"),
+    [
+        (403, "Invalid Host header - possible DNS rebinding attack detected", "--allowed-hosts"),
+        (401, "You are not authenticated", "MLFLOW_TRACKING_TOKEN"),
+    ],
+)
+def test_a_tracking_server_that_refuses_is_told_with_the_mend(status: int, body: str, mend: str) -> None:
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        finding = doctor._server(f"http://127.0.0.1:{server.server_address[1]}")[0]
+        server.shutdown()
+
+    assert finding.state == "warning"
+    assert str(status) in finding.found
+    assert mend in finding.mend
 
 
 def test_a_study_with_a_mistake_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,12 @@ from test_run import study
 from coatnet_search import guard
 from coatnet_search.arch import Failure
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.evaluate import Report
 from coatnet_search.guard import GIB, Allowance, Guard, Overrun, resident_bytes
+from coatnet_search.journal import Record
 from coatnet_search.record import read_events, read_record, read_trials
 from coatnet_search.run import run
+from coatnet_search.session import Session
 from coatnet_search.study import larger
 
 
@@ -105,16 +108,11 @@ def test_a_straggler_is_flagged_with_how_late_it_is(tmp_path, capsys):
 
 def _session(tmp_path, **changes):
     """The session of a study without trials, and its record."""
-    from coatnet_search.journal import Record
-    from coatnet_search.session import Session
-
     record = Record(tmp_path)
     return Session(study(60, "good", *changes.get("sets", ())), tmp_path, record, [], []), record
 
 
 def _end(session, failure=None):
-    from coatnet_search.evaluate import Report
-
     task = session.next()
     session.take(task, Report(metrics={"val_loss": 1.0}, state="failed" if failure else "done", failure=failure))
 
@@ -176,3 +174,41 @@ def test_memory_of_children_counts_and_what_has_ended_has_none():
     child.communicate(b"\n")
 
     assert together > alone + 10**8 and resident_bytes(child.pid) == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("faults.reserve_gib=1e6", "GiB are free for"), ("faults.checkpoints_gib=1e-9", None)],
+)
+def test_no_trial_is_begun_without_room_on_the_disk_while_running_ones_end(tmp_path, setting, words):
+    session, record = _session(tmp_path)
+    task = session.next()
+    (tmp_path / "checkpoints" / task.key).mkdir(parents=True)
+    (tmp_path / "checkpoints" / task.key / "epoch-000001.safetensors").write_bytes(b"w" * 1000)
+    session.study = study(60, "good", setting)
+
+    with record:
+        while_running = session.next()
+        session.take(task, Report(metrics={"val_loss": 1.0}, state="done"))
+        if words:
+            with pytest.raises(SetupError, match=words):
+                session.next()
+        else:  # a final trial has no checkpoints: there is room again
+            assert session.next() is not None
+
+    assert while_running is None
+    assert read_trials(tmp_path)[0].state == "done"
+
+
+def test_a_disk_without_the_reserve_is_told_before_any_trial(tmp_path):
+    with pytest.raises(SetupError, match=r"reserve_gib keeps 1e\+06; free some space and run again"):
+        run(study(2, "good", "faults.reserve_gib=1e6"), local=True, runs=tmp_path)
+
+    assert read_trials(tmp_path / "quickstart") == []
+
+
+def test_a_place_for_runs_that_cannot_be_one_is_told_before_any_trial(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+
+    with pytest.raises(SetupError, match="runs"):
+        run(study(2, "good"), local=True, runs=tmp_path / "runs")

@@ -14,7 +14,7 @@ def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
     if given.sets and not given.study:
         raise InputError("--set: there is no STUDY to set it in")
-    findings = examine(given.study, given.sets)
+    findings = examine(given.study, given.sets, given.runs, given.address)
     screen.result([dataclasses.asdict(finding) for finding in findings])
     screen.table(COLUMNS, [dataclasses.asdict(finding) for finding in findings])
     problems = [finding for finding in findings if finding.state == "problem"]

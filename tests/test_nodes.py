@@ -1,0 +1,238 @@
+"""Clusters: nodes that come and go, storage that is not shared, types of GPU, a study handed over as a job."""
+
+import contextlib
+import http.server
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from command_line import call
+from test_run import study
+
+from coatnet_search.cluster import _SETTINGS, _cause
+from coatnet_search.config import Resources
+from coatnet_search.errors import SetupError
+from coatnet_search.nodes import bundle, fitting, look
+from coatnet_search.record import read_events, read_trials
+from coatnet_search.run import run
+
+SMALL = ["search.trials=3", "search.strategy=random", "measure=[]", "recipe.epochs=1", "tracking.enabled=false"]
+
+
+def _node(alive=True, **resources):
+    return {"Alive": alive, "NodeID": "0" * 56, "Resources": {"CPU": 8.0, **resources}}
+
+
+H100 = {"GPU": 4.0, "accelerator_type:H100": 1.0}
+A100 = {"GPU": 2.0, "accelerator_type:A100": 1.0}
+
+
+def test_only_living_nodes_with_the_type_of_gpu_count():
+    nodes = [_node(**H100), _node(**A100), _node(), _node(alive=False, **H100)]
+
+    assert fitting(nodes, "H100") == {"CPU": 8.0, "GPU": 4.0}
+    assert fitting(nodes, None) == {"CPU": 24.0, "GPU": 6.0}
+    assert bundle(Resources(cpus=2, gpus=1, accelerator="H100")) == {"CPU": 2, "GPU": 1, "accelerator_type:H100": 0.001}
+
+
+def test_a_type_of_gpu_that_no_node_has_is_told_with_those_that_there_are():
+    with pytest.raises(SetupError, match="of type B200 and the cluster has A100, H100; change"):
+        fitting([_node(**H100), _node(**A100)], "B200")
+
+
+def test_a_node_that_sees_another_folder_or_no_data_says_so(tmp_path):
+    (tmp_path / "shared").mkdir()
+    mark = tmp_path / "shared" / "mark"
+    mark.write_text("token")
+
+    assert look(str(mark), "token", str(tmp_path)) is None
+    assert "does not share" in look(str(tmp_path / "elsewhere" / "mark"), "token", None)
+    assert "has another" in look(str(mark), "other", None)
+    assert look(str(mark), "token", "/no/such/data").endswith("has no /no/such/data")
+    assert list((tmp_path / "shared").iterdir()) == [mark]
+
+
+def test_a_lost_node_is_told_from_a_killed_process():
+    class Preempted(Exception):
+        preempted = True
+
+    lost, lost_counts = _cause(Exception("The actor died because its node has died. Node Id: 4711"))
+    killed, killed_counts = _cause(Exception("The actor is dead because its worker process has died."))
+
+    assert (lost.kind, lost_counts, killed.kind, killed_counts) == ("lost", False, "killed", True)
+    assert _cause(Preempted())[1] is False and _cause(None)[0].kind == "killed"
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_node_that_is_killed_and_one_that_is_added_change_no_number_of_trials(tmp_path):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ.update(_SETTINGS)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cluster.wait_for_nodes()
+
+    def meanwhile():
+        folder = tmp_path / "quickstart"
+        while sum(event["event"] == "report" for event in read_events(folder)) < 6:
+            time.sleep(0.2)
+        cluster.add_node(num_cpus=1)
+        cluster.remove_node(nodes[0], allow_graceful=False)
+
+    helper = threading.Thread(target=meanwhile, daemon=True)
+    helper.start()
+    try:
+        outcome = run(study(8, None, "recipe.epochs=8"), address=cluster.address, runs=tmp_path)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+    trials, events = read_trials(outcome.run), read_events(outcome.run)
+    moved = [event for event in events if event["event"] == "interrupted"]
+    assert outcome.complete and outcome.failed == 0 and [trial.state for trial in trials] == ["done"] * 8
+    assert all([row["epoch"] for row in trial.curve] == list(range(1, 9)) for trial in trials)
+    assert {event["failure"]["kind"] for event in moved} == {"lost"} and len(moved) <= 2
+    assert len({event["number"] for event in events if event["event"] == "terminal"}) == 8
+
+
+class _Jobs(http.server.BaseHTTPRequestHandler):
+    """As much of Ray's job server as a submission without following needs."""
+
+    submitted: list[dict] = []  # noqa: RUF012 (one server a test)
+
+    def _answer(self, status, value=None):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        import ray
+
+        known = {
+            "/api/version": {"version": "4", "ray_version": ray.__version__, "ray_commit": "", "session_name": "s"}
+        }
+        self._answer(200 if self.path in known else 404, known.get(self.path))
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200)
+
+    def do_POST(self):
+        self.submitted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer(200, {"job_id": "job_1", "submission_id": "job_1"})
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def jobs():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Jobs)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _Jobs.submitted.clear()
+    yield f"http://127.0.0.1:{server.server_address[1]}", _Jobs.submitted
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_study_is_submitted_with_its_files_settings_and_variables(jobs, tmp_path, monkeypatch, capsys):
+    address, submitted = jobs
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "token-of-mine")
+    words = [
+        "--address",
+        address,
+        "--runs",
+        "/shared/runs",
+        "--env",
+        "MLFLOW_TRACKING_TOKEN",
+        "--no-wait",
+        "--workers",
+        "4",
+    ]
+
+    printed = call(capsys, "submit", "quickstart", "--set", *SMALL, *words)
+
+    entry = submitted[0]["entrypoint"]
+    assert printed.code == 0 and "job_1" in printed.err and "token-of-mine" not in printed.err + printed.out
+    assert entry.startswith("python -m coatnet_search run quickstart --address auto --set search.trials=3")
+    assert entry.endswith("--workers 4 --runs /shared/runs")
+    assert submitted[0]["runtime_env"]["env_vars"] == {"MLFLOW_TRACKING_TOKEN": "token-of-mine"}
+    assert submitted[0]["runtime_env"]["working_dir"].startswith("gcs://")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--runs", "runs"], 2, "a job starts in a folder of its own; give an absolute path"),
+        (["--runs", "/shared", "--env", "NOT_SET"], 2, "--env NOT_SET: this variable is not set here"),
+        (["--runs", "/shared"], 3, "no job server of Ray at http://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_submitted_is_one_line(words, code, message, capsys):
+    printed = call(capsys, "submit", "quickstart", "--address", "http://127.0.0.1:9", *words)
+
+    assert printed.code == code and message in printed.error
+
+
+def _ray(*words, **more):
+    return subprocess.run([shutil.which("ray", path=str(Path(sys.executable).parent)), *words], check=True,
+                          capture_output=True, text=True, timeout=240, **more)  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.full
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="needs the extra `cluster` (ray[default])")
+def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_ports, capsys):
+    port, dashboard = free_ports
+    environment = {**os.environ, **_SETTINGS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={tmp_path}/ray"]  # fmt: skip
+    _ray(*head, env=environment)
+    before = _ray_processes(port)
+    try:
+        _ray("start", f"--address=127.0.0.1:{port}", "--num-cpus=1", env=environment)
+        printed = call(capsys, "submit", "quickstart", "--set", *SMALL, "--address", f"http://127.0.0.1:{dashboard}",
+                       "--runs", tmp_path / "runs")  # fmt: skip
+    finally:
+        for pid in {*before, *_ray_processes(port)}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    assert printed.code == 0 and "3 trials finished" in printed.out
+    assert [trial.state for trial in read_trials(tmp_path / "runs" / "quickstart")] == ["done"] * 3
+
+
+@pytest.fixture
+def free_ports():
+    import socket
+
+    with socket.socket() as one, socket.socket() as two:
+        one.bind(("127.0.0.1", 0))
+        two.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], two.getsockname()[1]
+    return ports
+
+
+def _ray_processes(port):
+    """The processes of the cluster at this port, and no other's."""
+    mark, found = f"127.0.0.1:{port}".encode(), []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes()
+            if int(process.name) != os.getpid() and (mark in words or f"={port}".encode() in words):
+                found.append(int(process.name))
+    return found
