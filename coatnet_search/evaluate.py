@@ -26,9 +26,9 @@ from coatnet_search.cost import cost
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError, unknown
+from coatnet_search.guard import Guard, Overrun
 from coatnet_search.inherit import Inheritance
 from coatnet_search.judge import Judge
-from coatnet_search.guard import Guard, Overrun
 from coatnet_search.measurements.conditions import Conditions, check_compiler
 from coatnet_search.measurements.repetition import measure_calmly
 from coatnet_search.recipe import Recipe
