@@ -107,7 +107,9 @@ def joined(address: str | None) -> Iterator[None]:
             ray.init(address=address, **options)
         else:
             ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except SetupError:
+        raise
+    except Exception as error:  # what does not start in time is a plain one
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:
