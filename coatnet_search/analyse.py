@@ -161,7 +161,7 @@ def hypervolume_over_trials(
     unit = np.where(corner > ideal, corner - ideal, 1.0)
     places = {number: place for place, number in enumerate(complete(frame)["number"], 1)}
     scaled = (costs - ideal) / unit
-    volumes = _running_volume(scaled)
+    volumes = running_volume(scaled)
     trials = np.array([places[number] for number in rows["number"]], dtype=np.int64)
     return pd.DataFrame({"trials": trials, "hypervolume": volumes})
 
@@ -185,7 +185,7 @@ def _checked_reference(rows: pd.DataFrame, objectives: Mapping[str, Sense], refe
     return corner
 
 
-def _running_volume(scaled: Floats) -> Floats:
+def running_volume(scaled: Floats) -> Floats:
     """Hypervolume of the first 1, 2, ... rows against (1, ..., 1); computed anew only where the front moves."""
     indicator = moocore.Hypervolume(ref=np.ones(scaled.shape[1]))
     front, volume, volumes = np.empty((0, scaled.shape[1])), 0.0, []

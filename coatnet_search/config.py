@@ -42,6 +42,7 @@ __all__ = [
     "Document",
     "EqualCost",
     "FaultsSpec",
+    "HalvingSpec",
     "PeerSpec",
     "PublishedSpec",
     "RegimesSpec",
@@ -49,6 +50,7 @@ __all__ = [
     "SearchSpec",
     "SettleSpec",
     "SpaceFile",
+    "StopSpec",
     "StudyFile",
     "SupernetSpec",
     "TrackingSpec",
@@ -166,6 +168,17 @@ class ConditionsSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class HalvingSpec:
+    """Successive halving: trials pause after first, first * factor, ... epochs, and the best of each rung go on."""
+
+    first: Count
+    """Epochs of the first rung; recipe.epochs must be first times a power of factor."""
+    factor: Annotated[int, Strict(), Field(ge=2), BeforeValidator(_whole)] = 3
+    """Of the trials at a rung, one in so many goes on, to so many times the epochs."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class SearchSpec:
     """How the next candidates are chosen, and how many of them."""
 
@@ -177,6 +190,23 @@ class SearchSpec:
     """Seed of the search; trial n draws from (seed, n)."""
     options: Mapping[str, Constant] = field(default_factory=dict)
     """The strategy's own options."""
+    halving: HalvingSpec | None = None
+    """Trials that do not promise to reach the front are stopped early; null: all are trained in full."""
+    baseline: CountOrZero = 0
+    """Random candidates that are trained in full after the search, for comparison; the search never sees them."""
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
+class StopSpec:
+    """When a search ends before its trials are used up; the rules may change on resume."""
+
+    device_hours: Positive | None = None
+    """Hours for which all trials together may occupy a device: GPU-hours where resources.gpus is set."""
+    wall_hours: Positive | None = None
+    """Hours for which the study may run, all its sessions together."""
+    hypervolume_gain: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """Expected gain of a further trial, as a share of the objectives' box, below which no more are proposed."""
 
 
 @with_config(_FORM)
@@ -421,7 +451,11 @@ class StudyFile:
     published: tuple[PublishedSpec, ...] = ()
     """Results that were printed elsewhere for the study's choices; the verb `published` sets ours beside them."""
     replicates: Count = 1
-    """Trainings of each candidate: finished ones are trained again at the end, with the seeds after search.seed."""
+    """Trainings of a candidate: finished ones near the front are trained again at the end, with the seeds after."""
+    near_front: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """Probability of being on the front, given the noise between seeds, that replicates ask for; 0: all have them."""
+    stop: StopSpec = field(default_factory=StopSpec)
+    """When a search ends before its trials are used up."""
     equal_cost: EqualCost | None = None
     """Makes the study a scaling study: no search, but each layout at this cost, on each regime."""
     layouts: tuple[Text, ...] = ()
@@ -476,6 +510,9 @@ class StudyFile:
                                     ("peers", place, "evaluate"))  # fmt: skip
 
     def _check_search(self) -> None:
+        if self.search.halving and self.evaluate != "trained":
+            raise Misplaced(f"halving splits the epochs of a training, and with evaluate: {self.evaluate} candidates "
+                            "have none; remove it", ("search", "halving"))  # fmt: skip
         if self.search.trials is None:
             raise Misplaced("this key is missing; add it (How many candidates are tried)", ("search", "trials"))
         for name, default in (("layouts", ()), ("sizes", (1.0,)), ("instances", 1), ("regimes", RegimesSpec()),
@@ -484,6 +521,9 @@ class StudyFile:
                 raise Misplaced("this is for scaling studies; add equal_cost: {macs: ...}, or remove it", (name,))
 
     def _check_scaling(self) -> None:
+        if self.stop.hypervolume_gain is not None:
+            raise Misplaced("a scaling study has no front to grow; write search.strategy settle, or remove it",
+                            ("stop", "hypervolume_gain"))  # fmt: skip
         if self.search.strategy not in (LISTED, SETTLE):
             raise Misplaced(f"a scaling study runs what it lists: expected {LISTED} or {SETTLE}, got "
                             f"{self.search.strategy!r}", ("search", "strategy"))  # fmt: skip
@@ -492,6 +532,11 @@ class StudyFile:
                             "number of images that the choice is for", ("settle",))  # fmt: skip
         if self.search.options:
             raise Misplaced(f"{self.search.strategy} has no options; remove them", ("search", "options"))
+        if self.search.baseline:
+            raise Misplaced("a scaling study searches nothing that a baseline could stand beside; remove it",
+                            ("search", "baseline"))  # fmt: skip
+        if self.search.halving:
+            raise Misplaced("a scaling study trains all its runs in full; remove it", ("search", "halving"))
         if self.evaluate != "trained":
             raise Misplaced("a scaling study trains its networks; write evaluate: trained", ("evaluate",))
         if self.data.num_images is not None:

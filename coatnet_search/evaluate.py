@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import math
 import time
 import traceback
@@ -52,6 +53,8 @@ class Task:
     budget: Budget
     candidate: Candidate = field(default_factory=dict)  # what the architecture is in the space
     peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
+    until: int | None = None  # pause after so many of the budget's epochs; None: train to the end
+    measured: bool = False  # the device was measured when this trial began; it goes on from its checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,7 @@ class Evaluator:
             with Guard(self.study.allowance) as guard:
                 with guard.working():
                     final.update(self._costs(task))
-                    if self.study.file.measure_when == "start":
+                    if self.study.file.measure_when == "start" and not task.measured:
                         measured, attributes = self.measure(task)
                         final.update(measured)
                         if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs more
@@ -136,7 +139,9 @@ class Evaluator:
                     epochs.append(epoch)
                     yield Report(metrics=epoch)
             final = {**final, **self._last(epochs, task), **measured}
-            reasons = self.study.refusals(final)
+            if task.until:
+                state = "paused"
+            reasons = [] if task.until else self.study.refusals(final)
             if reasons and task.peer:  # it was never a candidate: it is shown, and not chosen
                 attributes["outside_limits"] = reasons
             elif reasons:
@@ -156,14 +161,15 @@ class Evaluator:
             return
         if self._trainer:
             data = self.data(task.arch.image_size)
-            for number, epoch in enumerate(self._trainer(task.arch, task.budget, data, self.device), 1):
+            rows = self._trainer(task.arch, task.budget, data, self.device)  # it starts over where a rung was reached
+            for number, epoch in enumerate(itertools.islice(rows, task.until), 1):
                 yield checked({"epoch": number, **epoch})
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
             if self._storage:
                 self._storage.pull(task.key, folder)
             for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
-                               checkpoint=folder, step_guard=self._step):  # fmt: skip
+                               until=task.until, checkpoint=folder, step_guard=self._step):  # fmt: skip
                 if self._storage:
                     self._storage.push(folder, task.key)
                 yield checked(epoch)
@@ -329,12 +335,15 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "budget": dataclasses.asdict(task.budget),
         "candidate": dict(task.candidate),
         "peer": task.peer,
+        "until": task.until,
+        "measured": task.measured,
     }
 
 
 def task_from_dict(value: Mapping[str, Any]) -> Task:
     return Task(number=value["number"], key=value["key"], arch=Arch.from_dict(value["arch"]),
-                budget=Budget(**value["budget"]), candidate=value["candidate"], peer=value.get("peer"))  # fmt: skip
+                budget=Budget(**value["budget"]), candidate=value["candidate"], peer=value.get("peer"),
+                until=value.get("until"), measured=value.get("measured", False))  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """The file of a record, ``RUN/trials.jsonl``: append-only JSON lines, one event a line; its one writer, its repair.
 
 Every line ends with the CRC-32 of the text before it. Events: ``session`` (a driver begins), ``started``, ``report``
-(one epoch), ``terminal`` (the end of a trial, or a candidate that was refused), ``damaged`` (a line of the trial was
-lost, so that it is not finished). What a trial is follows from its events in their order: ``record.py``.
+(one epoch), ``paused`` (a trial reached its rung), ``continued`` (it goes on to the next one), ``terminal`` (the end of
+a trial, or a candidate that was refused), ``damaged`` (a line of the trial was lost, so that it is not finished). What
+a trial is follows from its events in their order: ``record.py``.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ SCHEMA = 1
 NAME = "trials.jsonl"
 # How an event of schema n becomes one of n + 1. Old lines stay in the file as they are and are read through these.
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-_SYNCED = ("session", "terminal")  # a report that the power cut took is an epoch; these are a trial
+_SYNCED = ("session", "paused", "terminal")  # a report that the power cut took is an epoch; these are a trial
 _CRC = b',"crc":"'
 _logger = logging.getLogger(__name__)
 

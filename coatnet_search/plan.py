@@ -21,8 +21,11 @@ from coatnet_search.datasets.data import TRAIN_SAMPLE
 from coatnet_search.datasets.memory import LIMIT_BYTES, SMALL_SIDE
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe
+from coatnet_search.feasible import check_feasible
+from coatnet_search.journal import record_path, write_json
 from coatnet_search.layout_networks import networks_by_layout
 from coatnet_search.rehearsal import TRAINING, training_speed
+from coatnet_search.spending import PLAN
 from coatnet_search.study import RUNS, Study
 from coatnet_search.supernet_schedule import Schedule
 from coatnet_search.survey import Survey
@@ -82,6 +85,9 @@ class Plan:
     trials: int
     epochs: int
     supernet_epochs: int | None  # of the supernet that is trained first, None: none is
+    all_epochs: float  # of all trials together
+    macs_trained: float | None  # multiply-adds of all training images, once through the network; None without data
+    rungs: tuple[int, ...]  # of a search that is halved: the epochs after which trials pause, then those of the last
     num_train: int | None
     num_val: int | None
     num_classes: int
@@ -103,6 +109,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         study = study.with_data()
     except SetupError as error:
         warnings.append(f"{error}; `run` needs it (without it the hours are not known)")
+    check_feasible(study)
     cells = _cells(study, warnings)
     archs, share = _sampled(study) if study.file.equal_cost is None else ([cell.arch for cell in cells], 1.0)
     macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs if arch.stages)
@@ -111,9 +118,10 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     params = [cost(arch).params for _, _, arch in macs]
     survey = study.space.survey
     asked = study.file.search.trials or 0
-    searched = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
-    searched *= study.file.replicates
-    work = _work(study, cells, searched, float(np.mean([value for value, _, _ in macs])))
+    candidates = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
+    searched = candidates + _in_full(study, candidates)
+    mean = float(np.mean([value for value, _, _ in macs]))
+    work = _work(study, cells, candidates, mean)
     shared = _supernet_work(study)
     trials = searched + len(cells)
     device = _device(study, warnings)
@@ -135,6 +143,9 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         trials=trials,
         epochs=study.budget.epochs,
         supernet_epochs=study.file.supernet.epochs if study.file.supernet else None,
+        all_epochs=_search_epochs(study, candidates) + sum(cell.budget.epochs for cell in cells),
+        macs_trained=_macs_trained(study, cells, candidates, mean),
+        rungs=study.halving.rungs if study.halving else (),
         num_train=summary.num_train if summary else None,
         num_val=summary.num_val if summary else None,
         num_classes=study.space.file.num_classes,
@@ -145,6 +156,17 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         warnings=tuple(warnings),
         data_note=summary.note if summary else None,
     )
+
+
+def keep_plan(plan: Plan, runs: Path = RUNS) -> Path | None:
+    """Writes the plan into the folder that the study's RUN will have, where ``report`` sets beside it what was used; a
+    study that has begun keeps the plan that it began with (None then)."""
+    path = runs / plan.study / PLAN
+    if record_path(path.parent).exists():
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, dataclasses.asdict(plan))
+    return path
 
 
 def _sampled(study: Study) -> tuple[list[Arch], float]:
@@ -178,7 +200,7 @@ def _cells(study: Study, warnings: list[str]) -> list[Cell]:
     return cells[: study.file.search.trials] if study.file.equal_cost else cells
 
 
-def _work(study: Study, cells: Sequence[Cell], searched: int, macs: float) -> float | None:
+def _work(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
     """Image-multiply-adds of all training together: images of an epoch (with what is looked at afterwards), times
     epochs, times multiply-adds; None without data."""
     if study.summary is None:
@@ -186,8 +208,8 @@ def _work(study: Study, cells: Sequence[Cell], searched: int, macs: float) -> fl
     if study.file.supernet:  # a candidate is only looked at
         images = (study.file.supernet.recalibration_images + study.summary.num_val) / TRAINING
     else:
-        images = study.budget.epochs * images_per_epoch(study.summary, study.budget.num_images)
-    work = searched * images * macs
+        images = images_per_epoch(study.summary, study.budget.num_images)
+    work = images * macs * (candidates if study.file.supernet else _search_epochs(study, candidates))
     for cell in cells:
         images = images_per_epoch(study.summary, cell.budget.num_images)
         work += cell.budget.epochs * images * cell.macs
@@ -205,6 +227,29 @@ def _supernet_work(study: Study) -> float | None:
     steps = [(schedule.layout(step), schedule.networks(step)) for step in range(DRAWN_CYCLES * schedule.cycle)]
     macs = sum(schedule.layouts[layout].macs(one) for layout, networks in steps for one in networks) / len(steps)
     return spec.epochs * (study.file.data.num_images or summary.num_train) * macs
+
+
+def _in_full(study: Study, candidates: int) -> int:
+    """Trials besides the candidates' own: replicates, if all finished ones are near the front, and a baseline."""
+    halving = study.halving
+    finished = math.ceil(candidates / halving.factor ** (len(halving.rungs) - 1)) if halving else candidates
+    return 0 if study.file.equal_cost else finished * (study.file.replicates - 1) + study.file.search.baseline
+
+
+def _search_epochs(study: Study, candidates: int) -> float:
+    """Epochs of a search with all that goes with it; none where nothing is searched."""
+    if study.file.equal_cost:
+        return 0.0
+    own = study.halving.epochs_expected(candidates) if study.halving else float(candidates * study.budget.epochs)
+    return own + _in_full(study, candidates) * study.budget.epochs
+
+
+def _macs_trained(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
+    if study.summary is None:
+        return None
+    every = study.summary.num_train
+    search = _search_epochs(study, candidates) * (study.budget.num_images or every) * macs
+    return search + sum(cell.budget.epochs * (cell.budget.num_images or every) * cell.macs for cell in cells)
 
 
 def _range(values: list[int]) -> Range:
@@ -279,7 +324,8 @@ def images_per_epoch(summary: Summary, num_images: int | None = None) -> float:
 def _run_bytes(study: Study, trials: int, params: int, at_once: int) -> float:
     record = trials * (RECORD_BYTES[0] + RECORD_BYTES[1] * study.budget.epochs)
     mirror = MIRRORED * record if study.file.tracking.enabled else 0
-    return record + mirror + REPORT_BYTES + at_once * OPTIMISER_COPIES * FLOAT_BYTES * params
+    kept = trials if study.halving else at_once  # paused trials wait with their checkpoints
+    return record + mirror + REPORT_BYTES + kept * OPTIMISER_COPIES * FLOAT_BYTES * params
 
 
 def _cache_bytes(study: Study) -> float:

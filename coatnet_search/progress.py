@@ -83,7 +83,8 @@ class Progress:
             return f"#{trial.number} {self._name(trial)} {trial.state}: {trial.failure}"
         slow = trial.attributes.get("slow")
         late = [f"({slow:g} times as long as usual: a slow node, or a busy one?)"] if slow else []
-        return f"#{trial.number} {self._name(trial)}  " + "  ".join([*self._numbers(trial), *late])
+        stopped = ["stopped"] if trial.state == "stopped" else []
+        return f"#{trial.number} {self._name(trial)}  " + "  ".join([*stopped, *self._numbers(trial), *late])
 
     def _name(self, trial: Trial) -> str:
         """What is trained, and on how many images where that differs between trials."""
@@ -113,7 +114,7 @@ class Progress:
         for name in ("trial", "layout", "state", "epoch", *session.study.file.objectives, "val_top1"):
             table.add_column(name, justify="left" if name in ("layout", "state") else "right")
         trials = [session.trials[number] for number in sorted(session.trials)]
-        running = [trial for trial in trials if trial.state not in TERMINAL]
+        running = [trial for trial in trials if trial.state not in (*TERMINAL, "paused")]
         for trial in [*session.finished[-SHOWN_DONE:], *running]:
             table.add_row(*self._row(trial), style="" if trial.state in TERMINAL else "cyan")
         bar = ProgressBar(total=session.wanted, completed=len(session.finished), width=40)

@@ -47,6 +47,11 @@ def quantity(name: str) -> Quantity:
     return known or Quantity(title=name.replace("_", " "), sense="min")
 
 
+def quality(objectives: Mapping[str, Sense]) -> str:
+    """The objective that tells how good a network is: the first that is not a cost, else the first."""
+    return next((name for name in objectives if name not in COSTS), next(iter(objectives)))
+
+
 def sense_of(name: str, objectives: Mapping[str, Sense]) -> Sense:
     """Which way is better: as the study's objectives say, else as the quantity is known."""
     return objectives.get(name) or quantity(name).sense

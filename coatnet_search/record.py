@@ -4,6 +4,7 @@ The record is the only truth about a study. ``journal.py`` has its file; this fi
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from coatnet_search.journal import (
 )
 
 __all__ = [
-    "Event", "Fold", "Record", "driver_lock", "encode", "fold", "fold_rows", "now", "read_events", "read_record",
+    "Event", "Fold", "Record", "driver_lock", "encode", "fold", "fold_rows", "hours_of", "now", "read_events",
+    "read_record",
     "read_trials", "record_path", "scan",
 ]  # fmt: skip
 
@@ -71,6 +73,19 @@ def _report(row: Row, event: Event) -> None:
     row["curve"][metrics.get("epoch", len(row["curve"]) + 1)] = metrics  # an epoch that is trained again replaces it
 
 
+def _paused(row: Row, event: Event) -> None:
+    _terminal(row, {**event, "state": "paused"})
+    row["ended_at"] = None
+
+
+def _continued(row: Row, event: Event) -> None:
+    """What was measured of it and the time that it took so far stay with it."""
+    _describe(row, event)
+    row["exact"], timings = event.get("metrics") or {}, row["timings"]
+    _reopen(row)
+    row["timings"] = timings
+
+
 def _terminal(row: Row, event: Event) -> None:
     _describe(row, event)
     row["state"], row["ended_at"], row["failure"] = event["state"], event["time"], event.get("failure")
@@ -82,7 +97,8 @@ def _damaged(row: Row, _event: Event) -> None:
     _reopen(row)
 
 
-_APPLY = {"started": _started, "report": _report, "terminal": _terminal, "damaged": _damaged}
+_APPLY = {"started": _started, "report": _report, "paused": _paused, "continued": _continued, "terminal": _terminal,
+          "damaged": _damaged}  # fmt: skip
 
 
 def _curve(row: Row) -> list[Mapping[str, float]]:
@@ -196,6 +212,18 @@ def frame_of(rows: Sequence[Row]) -> pd.DataFrame:
     for name in ("arch", "attributes"):
         columns[name] = pd.Series([row[name] for row in rows], dtype=object)
     return pd.DataFrame(columns)
+
+
+def hours_of(events: Sequence[Event]) -> float:
+    """Hours for which the sessions of a record ran, each from its beginning to its last event."""
+    total, begun, last = 0.0, None, None
+    for event in events:
+        moment = datetime.fromisoformat(event["time"])
+        if event["event"] == "session" or begun is None:
+            total += (last - begun).total_seconds() if begun and last else 0.0
+            begun = moment
+        last = moment
+    return (total + ((last - begun).total_seconds() if begun and last else 0.0)) / 3600
 
 
 def study_path(run: str | Path) -> Path:

@@ -22,13 +22,14 @@ from coatnet_search.datasets import write_regimes
 from coatnet_search.distributed import on_workers
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Fault, closing_reports
+from coatnet_search.feasible import check_feasible
 from coatnet_search.fork import check_source
 from coatnet_search.fork import fork as copy_trials
 from coatnet_search.journal import write_json
 from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.mirroring import default_uri
 from coatnet_search.progress import Progress, SupernetProgress
-from coatnet_search.record import Event, Record, driver_lock, fold, read_events, read_record
+from coatnet_search.record import Event, Record, driver_lock, fold, hours_of, read_events, read_record
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study import RUNS, Study, code_version, load_study, prepare_run
@@ -44,15 +45,18 @@ MIRROR_GRACE_S = 20.0  # how long the end of a run waits for the mirror; the res
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: its folder, trials by state, whether work is left, why a scaling study is settled before all of
-    its runs are done, and a line of the mirror's if it has one."""
+    """How a run ended: its folder, trials by state (``finished``: without those ``stopped`` at a rung), whether work is
+    left, why a scaling study is settled before all of its runs are done, which stop rule ended a search, and a line of
+    the mirror's if it has one."""
 
     run: Path
     complete: bool
     finished: int
     failed: int
     wanted: int
+    stopped: int = 0
     settled: str | None = None
+    ended_early: str | None = None
     note: str | None = None
 
 
@@ -78,6 +82,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         _check_machine(study)
     checked = study if study.summary else study.with_data()
     cells = planned(checked)  # what no run can meet is refused before anything is written
+    check_feasible(checked)
     source = runs / checked.name
     checked = dataclasses.replace(checked, name=safe_name(fork)) if fork else checked
     folder = runs / checked.name
@@ -94,7 +99,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         ray = nullcontext() if local else joined(address)
         with ray, Record(folder) as record:
             events = read_events(folder)
-            session = Session(checked, folder, record, fold(events), cells)
+            session = Session(checked, folder, record, fold(events), cells, hours_of(events))
             session.notes += [*([forked] if forked else []), *_changed_code(events)]
             with _mirror(checked, folder) as mirror:
                 if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
@@ -106,8 +111,10 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
                 _tell_front(checked, folder)
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
-    return Outcome(run=folder, complete=session.complete, finished=len(session.finished), failed=failed,
-                   wanted=session.wanted, settled=session.settled, note=note)  # fmt: skip
+    stopped = sum(trial.state == "stopped" for trial in session.finished)
+    return Outcome(run=folder, complete=session.complete, finished=len(session.finished) - stopped, failed=failed,
+                   wanted=session.wanted, stopped=stopped, settled=session.settled,
+                   ended_early=session.ended_early, note=note)  # fmt: skip
 
 
 def _drive(

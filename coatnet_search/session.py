@@ -10,23 +10,29 @@ import itertools
 import os
 import platform
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from coatnet_search.arch import TERMINAL, Failure, Trial
 from coatnet_search.cells import Cell
+from coatnet_search.enough import little_to_gain, spent
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
+from coatnet_search.front_noise import near_front
 from coatnet_search.guard import GIB
+from coatnet_search.halving import RUNG
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, code_version, larger
 
+BASELINE = "baseline"  # attribute and origin of a trial that is drawn at random for comparison with the search
 REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
 BREAKER = (
     4  # so many times ``faults.equal_failures`` trials in a row that fail alike end a search that went well before
@@ -39,13 +45,18 @@ LEAST_ALIKE, LEAST_S = 5, 0.1  # trials that say what is usual; shorter times sa
 class Session:
     """Hands out the tasks of a study and keeps its record. One driver, one thread."""
 
-    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[Cell]) -> None:
+    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[Cell],
+                 hours: float = 0.0) -> None:  # fmt: skip
+        """``hours``: for which earlier sessions ran."""
         self.study, self.run, self._record = study, run, record
+        self._hours, self._begun = hours, time.monotonic()
         self.notes: list[str] = []  # what a person should be told once
         self.trials = {trial.number: trial for trial in trials if trial.number is not None}
         self.stopping = False
-        self.exhausted = False
-        self._waiting = deque(trial for trial in self.trials.values() if trial.state not in TERMINAL)
+        self.exhausted = self._all_drawn = False  # no candidate is left for the search, for the baseline
+        self._waiting = deque(trial for trial in self.trials.values() if trial.state not in (*TERMINAL, "paused"))
+        self._weighed = False  # whether it has been decided who goes on, since a trial last changed
+        self._near_then: tuple[int, set[int | None]] = (-1, set())
         self._planned = {cell.key(study): cell for cell in cells}
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
@@ -64,10 +75,11 @@ class Session:
 
     @property
     def wanted(self) -> int:
-        """How many trials the study is: those that it plans by itself, those of its search, and replicates of these."""
-        asked = self.study.file.search.trials or 0
-        lost = sum(trial.state in TERMINAL and trial.state != "done" for trial in self.candidates)
-        return self._wanted_first + (self.study.file.replicates - 1) * max(0, asked - lost)
+        """How many trials the study is: those that it plans by itself, those of its search, and replicates of these, as
+        far as they are known; of a search that has ended early those that it has."""
+        again = len(self.trials) - len(self._first) - len(self._baseline) + len(self._replicates())
+        first = len(self._first) if self.ended_early else self._wanted_first
+        return again + first + (self.study.file.search.baseline if self._searches else 0)
 
     @property
     def _wanted_first(self) -> int:
@@ -83,9 +95,13 @@ class Session:
 
     @property
     def _first(self) -> list[Trial]:
-        """All trials but replicates, in order of number."""
+        """All trials but replicates and the baseline, in order of number."""
         trials = (self.trials[number] for number in sorted(self.trials))
-        return [trial for trial in trials if REPLICATE not in trial.attributes]
+        return [trial for trial in trials if not {REPLICATE, BASELINE} & set(trial.attributes)]
+
+    @property
+    def _baseline(self) -> list[Trial]:
+        return [trial for trial in self.trials.values() if BASELINE in trial.attributes]
 
     @property
     def finished(self) -> list[Trial]:
@@ -99,16 +115,37 @@ class Session:
     @property
     def searched(self) -> bool:
         """Whether no trial is left to run."""
+        left = {trial.number for trial in self._waiting} if self._spent else set()
+        if any(trial.state not in (*TERMINAL, "paused") and trial.number not in left for trial in self.trials.values()):
+            return False
+        if self._spent:
+            return True
         ended = len(self.finished) == len(self.trials)
-        first = sum(trial.state in TERMINAL for trial in self._first)
-        tried = first >= self._wanted_first or (self.exhausted and ended)
-        return tried and (self.study.file.replicates == 1 or (ended and not self._replicates()))
+        return ended and not (self._may_start or self._may_compare or self._replicates())
+
+    @property
+    def ended_early(self) -> str | None:
+        """Which of the study's stop rules left work undone, in words."""
+        paused = any(trial.state == "paused" for trial in self.trials.values())
+        left = paused or len(self._first) < self._wanted_first or self._waiting or self._replicates()
+        return (self._spent or self._little_to_gain) if left else None
+
+    @property
+    def _spent(self) -> str | None:
+        file = self.study.file
+        hours = self._hours + (time.monotonic() - self._begun) / 3600
+        return spent(file.stop, list(self.trials.values()), file.resources, hours)
+
+    @property
+    def _little_to_gain(self) -> str | None:
+        file = self.study.file
+        return little_to_gain(file.stop.hypervolume_gain, self.candidates, file.objectives)
 
     def next(self) -> Task | None:
         """The next trial to run: an interrupted one, what the study plans, what its strategy proposes, a replicate of
         what is finished; None: none, or the disk has no room before a running one ends. Raises SetupError where it has
         none and nothing runs."""
-        if self.stopping or not self._has_disk():
+        if self.stopping or self._spent or not self._has_disk():
             return None
         task = self._next()
         if task is not None:
@@ -118,11 +155,64 @@ class Session:
     def _next(self) -> Task | None:
         if self._waiting:
             return self._task(self._waiting.popleft())
-        if len(self._first) < self._wanted_first and not self.exhausted:
-            task = self._plan() if self._open else self._propose() if self._searches else None
-            if task is not None or not self.exhausted:
-                return task
-        left = self._replicates()
+        return self._go_on() or self._new() or self._go_on() or self._compare() or self._replicate()
+
+    def _new(self) -> Task | None:
+        """What the study plans, then what its strategy proposes."""
+        if not self._may_start:
+            return None
+        return self._plan() if self._open else self._propose() if self._searches else None
+
+    @property
+    def _may_start(self) -> bool:
+        more = len(self._first) < self._wanted_first and not self.exhausted
+        return more and self._little_to_gain is None
+
+    def _go_on(self) -> Task | None:
+        """The paused trial that goes on to its next rung; those that nothing can bring further are stopped."""
+        halving = self.study.halving
+        if halving is None or self._weighed:
+            return None
+        decision = halving.decide(self.candidates, all_started=not self._may_start)
+        for hopeless in decision.stop:
+            self._stop(hopeless)
+        trial, self._weighed = decision.go_on, decision.go_on is None
+        if trial is None:
+            return None
+        rung = trial.attributes[RUNG] + 1
+        attributes = {RUNG: rung, "went_on": [*trial.attributes.get("went_on", []), decision.reason]}
+        shown = trial.curve[-1] if trial.curve else {}
+        lasting = {name: value for name, value in trial.metrics.items() if name not in shown and name != "error"}
+        going = dataclasses.replace(trial, state="running", metrics=lasting,
+                                    attributes={**trial.attributes, **attributes})  # fmt: skip
+        self.trials[self._number(trial)] = going
+        self._record.append({"event": "continued", "number": trial.number, "key": trial.key, "metrics": lasting,
+                             "attributes": attributes, "chance_of_layout": decision.chance})  # fmt: skip
+        return self._task(going)
+
+    def _stop(self, trial: Trial) -> None:
+        known = {name: value for name, value in trial.metrics.items() if value is not None}
+        self._end(trial, Report(metrics=known, state="stopped", device=trial.device))
+
+    def _compare(self) -> Task | None:
+        """A random candidate that no trial has, for comparison."""
+        if self._may_start or not self._may_compare:
+            return None
+        rng = np.random.default_rng([self.study.file.search.seed, len(self._baseline), 1])
+        drawn = make_strategy("random").suggest(self._problem, list(self.trials.values()), rng, 1)
+        if not drawn:
+            self._all_drawn = True
+            return None
+        arch = self.study.space.decode(drawn[0])
+        cell = Cell(arch=arch, budget=self.study.budget, candidate=drawn[0], attributes={BASELINE: True})
+        return self._start(cell, BASELINE)
+
+    @property
+    def _may_compare(self) -> bool:
+        return self._searches and len(self._baseline) < self.study.file.search.baseline and not self._all_drawn
+
+    def _replicate(self) -> Task | None:
+        left = [] if self._may_start else self._replicates()
         return self._start(left[0], REPLICATE) if left else None
 
     def _has_disk(self) -> bool:
@@ -143,12 +233,39 @@ class Session:
             return None
         return f"{folder} takes {taken:.2f} GiB, and faults.checkpoints_gib allows {faults.checkpoints_gib:g}"
 
+    @property
+    def _pending(self) -> bool:
+        """Whether a candidate has not ended: replicates are of what the whole search found."""
+        return any(trial.state not in TERMINAL for trial in self._first)
+
     def _replicates(self) -> list[Cell]:
-        """What is to be trained again: each finished candidate with the seeds after its own, a seed at a time."""
-        known = {trial.key for trial in self.trials.values()}
+        """What is to be trained again: each finished candidate near the front with the seeds after its own, a seed at a
+        time."""
+        file = self.study.file
         done = [trial for trial in self.candidates if trial.state == "done"]
-        cells = [self._again(trial, more) for more in range(1, self.study.file.replicates) for trial in done]
+        if file.replicates == 1 or not done or self._pending:
+            return []
+        near = self._near(done)
+        known = {trial.key for trial in self.trials.values()}
+        cells = [self._again(trial, more) for more in range(1, file.replicates)
+                 for trial in done if trial.number in near]  # fmt: skip
         return [cell for cell in cells if cell.key(self.study) not in known]
+
+    def _near(self, done: Sequence[Trial]) -> set[int | None]:
+        """The numbers of those near the front, found anew when a trial has ended."""
+        ended = len(self.finished)
+        if self._near_then[0] != ended:
+            least = self.study.file.near_front
+            near = near_front([self._trainings(trial) for trial in done], least) if least else [True] * len(done)
+            self._near_then = ended, {trial.number for trial, one in zip(done, near, strict=True) if one}
+        return self._near_then[1]
+
+    def _trainings(self, trial: Trial) -> Any:
+        """(trainings, objectives): what a candidate and its replicates have shown, the less the better."""
+        own = [trial, *(one for one in self.trials.values() if one.state == "done" and
+                        one.attributes.get("of") == trial.number and REPLICATE in one.attributes)]  # fmt: skip
+        signs = [1.0 if sense == "min" else -1.0 for sense in self.study.file.objectives.values()]
+        return np.array([[one.metrics[name] for name in self.study.file.objectives] for one in own]) * signs
 
     def _again(self, trial: Trial, more: int) -> Cell:
         budget = trial.budget or self.study.budget
@@ -172,12 +289,16 @@ class Session:
     def _propose(self) -> Task | None:
         self._constrain()
         rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
-        proposed = self._strategy.suggest(self._problem, self.candidates, rng, 1)
+        halving = self.study.halving
+        taken = [Trial(trial.candidate, state="stopped") for trial in self._baseline]  # what they showed is not told
+        history = [*(halving.shown(self.candidates) if halving else self.candidates), *taken]
+        proposed = self._strategy.suggest(self._problem, history, rng, 1)
         if not proposed:
             self.exhausted = True
             return None
         arch = self.study.space.decode(proposed[0])
-        cell = Cell(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=proposed[0].attributes)
+        attributes = {**proposed[0].attributes, **({RUNG: 0} if halving else {})}
+        cell = Cell(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=attributes)
         return self._start(cell, self.study.file.search.strategy)
 
     def _constrain(self) -> None:
@@ -198,6 +319,7 @@ class Session:
             arch=arch, budget=cell.budget, attributes=dict(cell.attributes),
         )  # fmt: skip
         self.trials[number] = trial
+        self._weighed = False
         self._record.append({
             "event": "started", "number": number, "key": trial.key, "candidate": trial.candidate,
             "arch": arch.to_dict() if arch else None, "arch_id": arch.id if arch else None, "layout": cell.layout,
@@ -214,9 +336,16 @@ class Session:
         if peer and trial.key not in self._planned:
             raise InputError(f"trial {trial.number} is of {peer}, which the study no longer names; name it again")
         arch = self._planned[str(trial.key)].arch if peer else trial.arch or self.study.space.decode(trial.candidate)
+        halving, rung = self.study.halving, trial.attributes.get(RUNG)
+        until = halving.rungs[rung] if halving and rung is not None and rung + 1 < len(halving.rungs) else None
+        return Task(number=self._number(trial), key=trial.key or self.study.key(arch), arch=arch,
+                    budget=trial.budget or self.study.budget, candidate=dict(trial.candidate), peer=peer, until=until,
+                    measured=bool(rung))  # fmt: skip
+
+    @staticmethod
+    def _number(trial: Trial) -> int:
         assert trial.number is not None
-        return Task(number=trial.number, key=trial.key or self.study.key(arch), arch=arch,
-                    budget=trial.budget or self.study.budget, candidate=dict(trial.candidate), peer=peer)  # fmt: skip
+        return trial.number
 
     def take(self, task: Task, report: Report) -> None:
         """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""
@@ -230,20 +359,7 @@ class Session:
             return
         self._given.discard(task.number)
         slow = self._slowness(trial, report)
-        added = {**report.attributes, **({"slow": slow} if slow else {})}
-        self.trials[task.number] = dataclasses.replace(
-            trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
-            device=report.device, timings=report.timings, attributes={**trial.attributes, **added},
-        )  # fmt: skip
-        self._record.append({
-            "event": "terminal", "number": task.number, "key": task.key, "state": report.state,
-            "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
-            "device": report.device, "timings": report.timings, "attributes": added,
-        })  # fmt: skip
-        shutil.rmtree(self.run / "checkpoints" / task.key, ignore_errors=True)  # a final trial needs no resuming
-        if self._storage:
-            with contextlib.suppress(SetupError):  # what is left there harms nothing
-                self._storage.forget(task.key)
+        self._end(trial, report, {"slow": slow} if slow else {})
         self._check_failures(self.trials[task.number])
 
     def _slowness(self, trial: Trial, report: Report) -> float | None:
@@ -269,6 +385,29 @@ class Session:
         self._record.append({"event": "interrupted", "number": task.number, "key": task.key,
                              "failure": dataclasses.asdict(failure), "counts": counts})  # fmt: skip
         self._waiting.appendleft(self.trials[task.number])
+
+    def _end(self, trial: Trial, report: Report, more: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """The end of a trial, or of its training to a rung; ``more``: attributes besides the report's."""
+        assert report.state is not None
+        added = {**report.attributes, **more}
+        self._weighed, number = False, self._number(trial)
+        timings = {name: round(value + trial.timings.get(name, 0.0), 3) for name, value in report.timings.items()}
+        self.trials[number] = dataclasses.replace(
+            trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
+            device=report.device, timings={**trial.timings, **timings},
+            attributes={**trial.attributes, **added},
+        )  # fmt: skip
+        event = "paused" if report.state == "paused" else "terminal"
+        self._record.append({
+            "event": event, "number": number, "key": trial.key, "state": report.state,
+            "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
+            "device": report.device, "timings": {**trial.timings, **timings}, "attributes": added,
+        })  # fmt: skip
+        if event == "terminal":  # it needs no resuming
+            shutil.rmtree(self.run / "checkpoints" / str(trial.key), ignore_errors=True)
+            if self._storage:
+                with contextlib.suppress(SetupError):  # what is left there harms nothing
+                    self._storage.forget(str(trial.key))
 
     def unmeasured(self) -> list[Task]:
         """The finished trials whose measuring was left for the end."""

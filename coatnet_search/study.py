@@ -20,6 +20,7 @@ from coatnet_search.datasets import DATASETS, Summary, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.guard import GIB, Allowance
+from coatnet_search.halving import Halving, split
 from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
 from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
@@ -94,6 +95,15 @@ class Study:
 
         return Problem(choices=self.space.choices, objectives=self.file.objectives, exact=self.space.exact,
                        problems=problems, canonical=self.space.canonical, limits=limits)  # fmt: skip
+
+    @functools.cached_property
+    def halving(self) -> Halving | None:
+        """How its trials are halved. Raises InputError where the epochs cannot be split."""
+        asked = self.file.search.halving
+        if asked is None:
+            return None
+        rungs = split(asked.first, asked.factor, self.recipe.epochs)
+        return Halving(rungs=rungs, factor=asked.factor, objectives=self.file.objectives)
 
     def refusals(self, metrics: Mapping[str, float | None]) -> list[str]:
         """Which of the study's limits the metrics break."""
@@ -270,6 +280,7 @@ def _check_names(study: Study, source: Document) -> None:
     file = study.file
     if file.equal_cost is None:
         _check_strategy(file, source)
+        _check_halving(study, source)
     _check_peers(study, source)
     _check_supernet(study, source)
     if file.data.name not in DATASETS:
@@ -295,6 +306,23 @@ def _check_strategy(file: StudyFile, source: Document) -> None:
         make_strategy(file.search.strategy, **file.search.options)
     except InputError as error:
         raise source.error(("search", "options"), str(error)) from None
+
+
+def _check_halving(study: Study, source: Document) -> None:
+    """The epochs can be split, there are enough trials to choose among, and rungs show what is to be chosen by."""
+    asked, where = study.file.search.halving, ("search", "halving")
+    if asked is None:
+        return
+    try:
+        assert study.halving is not None
+    except InputError as error:
+        raise source.error(where, str(error)) from None
+    if (study.file.search.trials or 0) < asked.factor:
+        raise source.error((*where, "factor"), f"of {asked.factor} trials one goes on, and search.trials is "
+                           f"{study.file.search.trials}; ask for more trials or write a smaller factor")  # fmt: skip
+    known = (*COST_METRICS, *study.measured)
+    if all(name in known for name in study.file.objectives):
+        raise source.error(where, "no objective is learned in training, so epochs tell nothing about it; remove it")
 
 
 def _check_peers(study: Study, source: Document) -> None:
@@ -394,7 +422,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
     for name in FIXED:
         if name in before:  # a key that came with a later version stood at its default
             yield from _changed(name, before[name], after.get(name))
-    for name in ("strategy", "seed", "options"):
+    for name in ("strategy", "seed", "options", "halving"):
         yield from _changed(f"search.{name}", before.get("search", {}).get(name), after.get("search", {}).get(name))
 
 

@@ -50,6 +50,7 @@ def train(
     budget: Budget,
     device: torch.device | str,
     *,
+    until: int | None = None,
     checkpoint: Path | None = None,
     step_guard: StepGuard = nullcontext,
     world: World = ALONE,
@@ -63,6 +64,9 @@ def train(
     of the weights themselves. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
     give: images over the time that training waited for it.
 
+    ``until``: the run ends after so many of the budget's epochs, with an evaluation; the schedule stays that of the
+    whole budget, so that a later call which goes on from the checkpoint ends where one call would have ended.
+
     ``checkpoint`` is a folder, written after every epoch. Where it holds a checkpoint of this run, the rows up to there
     are yielded again as they were and training goes on after them. ``step_guard`` is entered for each step and each
     batch of an evaluation; a guard that needs the device idle at its end must synchronise. ``world``: this process is
@@ -70,7 +74,7 @@ def train(
 
     Raises TrainingFailed, InputError (model and data don't fit, warm-up too long) and its CheckpointMismatch.
     """
-    yield from epochs(Run(model, data, recipe, budget, torch.device(device), step_guard, world), checkpoint)
+    yield from epochs(Run(model, data, recipe, budget, torch.device(device), step_guard, world, until), checkpoint)
 
 
 def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
@@ -82,7 +86,7 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
         run.restore(found)
         history = [dict(row) for row in found.history]
         yield from (dict(row) for row in history)
-    for epoch in range(len(history) + 1, run.budget.epochs + 1):
+    for epoch in range(len(history) + 1, run.last + 1):
         with _named_failures(run.recipe, run.side, run.device):
             history.append(run.epoch(epoch))
         if checkpoint and run.world.first and run.is_kept(epoch):
@@ -119,10 +123,10 @@ class Run:
 
     def __init__(
         self, model: nn.Module, data: Data, recipe: Recipe, budget: Budget, device: torch.device,
-        step_guard: StepGuard, world: World,
+        step_guard: StepGuard, world: World, until: int | None = None,
     ) -> None:  # fmt: skip
         self.data, self.recipe, self.budget, self.device, self.step_guard = data, recipe, budget, device, step_guard
-        self.world, self.wait_s = world, 0.0
+        self.world, self.last, self.wait_s = world, min(until or budget.epochs, budget.epochs), 0.0
         self.regime = data.regime(budget.num_images, budget.draw)
         self.num_steps = self.steps_of_epoch()
         self.rate = schedule(recipe, epochs=budget.epochs, steps_per_epoch=self.num_steps)
@@ -182,7 +186,7 @@ class Run:
         more than training, each second one, third one, ... and the last."""
         looked_at = self.data.num_val + min(TRAIN_SAMPLE, len(self.regime))
         every = math.ceil(FORWARD_SHARE * looked_at / len(self.regime))
-        return epoch % every == 0 or epoch == self.budget.epochs
+        return epoch % every == 0 or epoch in (self.last, self.budget.epochs)
 
     def is_kept(self, epoch: int) -> bool:
         """Whether an epoch's state is written to disk."""

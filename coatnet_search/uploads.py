@@ -90,7 +90,7 @@ class Planner:
         uploads: dict[str, Upload] = {}
         for event in events:
             kind, number = event["event"], event.get("number")
-            if number is None or kind not in ("started", "report", "terminal"):
+            if number is None or kind not in ("started", "report", "paused", "continued", "terminal"):
                 continue
             identity = identity_of(number, event.get("key"))
             progress = self._trials.get(identity)
@@ -140,7 +140,7 @@ class Planner:
         self._points(progress, event.get("metrics") or {}, event, progress.epoch)
 
     def _state(self, progress: _Progress, event: Event) -> None:
-        upload, state = progress.upload, "running"
+        upload, state = progress.upload, "paused" if event["event"] == "paused" else "running"
         if event["event"] == "terminal":
             state = event["state"]
             upload.end_ms = time_ms(event["time"])

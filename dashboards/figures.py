@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from coatnet_search.analyse import Floats, hypervolume_over_trials
-from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
+from coatnet_search.quantities import Sense, axis_title, quality, quantity, sense_of
 from dashboards import marks
 
 Theme = Literal["light", "dark"]
@@ -52,11 +52,13 @@ def front(
     ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``. ``overlay``:
     published networks too (ImageNet-1K, see ``published``), as grey crosses.
     """
-    y = y or marks.quality(objectives)
+    y = y or quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
-    figure = _figure(f"{_capital(quantity(y).title)} against {quantity(x).title}", axis_title(x), axis_title(y), theme)
+    figure = new_figure(
+        f"{_capital(quantity(y).title)} against {quantity(x).title}", axis_title(x), axis_title(y), theme
+    )
     if rows.empty:
-        return _empty(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
+        return empty_figure(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     line = rows[rows["front"]].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
                        line={"shape": _step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
@@ -100,11 +102,11 @@ def ring(figure: go.Figure, x: Floats, y: Floats) -> None:
 
 def by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
     """The quality objective of every trial, a strip with its box per layout; open symbols stand outside the box."""
-    y = marks.quality(objectives)
+    y = quality(objectives)
     rows, looks = marks.points(frame, objectives, y, y), marks.looks(frame)
-    figure = _figure(f"{_capital(quantity(y).title)} by layout", "", axis_title(y), theme)
+    figure = new_figure(f"{_capital(quantity(y).title)} by layout", "", axis_title(y), theme)
     if rows.empty:
-        return _empty(figure, f"No trial has a {quantity(y).title}.")
+        return empty_figure(figure, f"No trial has a {quantity(y).title}.")
     for layout, look in looks.items():
         for final in (True, False):
             part = rows[(rows["layout"] == layout) & (rows["final"] == final)]
@@ -117,9 +119,9 @@ def by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Th
 def hypervolume(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
     """How much of the objectives' box the front fills as trials go on (``hypervolume_over_trials``)."""
     rows = hypervolume_over_trials(frame, objectives)
-    figure = _figure("Growth of the front", "trials", "hypervolume (share of the box)", theme)
+    figure = new_figure("Growth of the front", "trials", "hypervolume (share of the box)", theme)
     if rows.empty:
-        return _empty(figure, "No trial is done yet.")
+        return empty_figure(figure, "No trial is done yet.")
     mode = "lines+markers" if len(rows) < 60 else "lines"
     figure.add_scatter(x=rows["trials"], y=rows["hypervolume"], mode=mode, name="hypervolume", showlegend=False,
                        line={"shape": "hv", "color": marks.COLOURS[0], "width": 2},
@@ -132,10 +134,10 @@ def learning_curves(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, the
     """The quality by epoch: a line a trial, strong on the front; at most ``marks.NUM_CURVES`` trials are drawn."""
     name = marks.curve_name(frame, objectives)
     if name is None:
-        return _empty(_figure("Learning curves", "epoch", "", theme), "No trial has reported an epoch.")
+        return empty_figure(new_figure("Learning curves", "epoch", "", theme), "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
     title = f"{_capital(quantity(name).title)} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
-    figure = _figure(title, "epoch", axis_title(name), theme)
+    figure = new_figure(title, "epoch", axis_title(name), theme)
     for layout, look in looks.items():
         own = [pair for pair in drawn if pair[0]["layout"] == layout]
         for on_front in (False, True):
@@ -164,7 +166,8 @@ def all_figures(
     return out
 
 
-def _figure(title: str, x_title: str, y_title: str, theme: Theme) -> go.Figure:
+def new_figure(title: str, x_title: str, y_title: str, theme: Theme) -> go.Figure:
+    """A figure without data, in the look that all share."""
     figure = go.Figure()
     figure.update_layout(template=template(theme), title_text=html.escape(title), height=480)
     figure.update_xaxes(title_text=html.escape(x_title))
@@ -172,7 +175,8 @@ def _figure(title: str, x_title: str, y_title: str, theme: Theme) -> go.Figure:
     return figure
 
 
-def _empty(figure: go.Figure, message: str) -> go.Figure:
+def empty_figure(figure: go.Figure, message: str) -> go.Figure:
+    """The figure with a message where data would be."""
     figure.add_annotation(text=html.escape(message), x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

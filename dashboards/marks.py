@@ -13,7 +13,7 @@ import pandas as pd
 
 from coatnet_search.analyse import Floats, accuracies, comparable, complete, non_dominated, numbers, wilson
 from coatnet_search.published import published
-from coatnet_search.quantities import COSTS, Sense, scale, sense_of
+from coatnet_search.quantities import COSTS, Sense, quality, scale, sense_of
 
 # Okabe and Ito (2008), told apart with any colour vision; black and yellow are left out, as they vanish on one ground.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -47,11 +47,6 @@ def looks(frame: pd.DataFrame) -> dict[str, Look]:
         )
         for name, place in ((name, places[name]) for name in layouts)
     }
-
-
-def quality(objectives: Mapping[str, Sense]) -> str:
-    """The objective that tells how good a network is: the first that is not a cost, else the first."""
-    return next((name for name in objectives if name not in COSTS), next(iter(objectives)))
 
 
 def axes(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:

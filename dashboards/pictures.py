@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from coatnet_search.analyse import hypervolume_over_trials
-from coatnet_search.quantities import Sense, axis_title, quantity, sense_of
+from coatnet_search.quantities import Sense, axis_title, quality, quantity, sense_of
 from dashboards import marks
 from dashboards.figures import GRID, INK, LINE
 
@@ -40,10 +40,10 @@ def write_pictures(
     }
     for name, draw in (("layouts", _by_layout), ("hypervolume", _hypervolume), ("curves", _curves)):
         draws[name] = partial(draw, frame=frame, objectives=objectives)
-    return [_write(draw, folder / f"{name}.png") for name, draw in draws.items()]
+    return [write_picture(draw, folder / f"{name}.png") for name, draw in draws.items()]
 
 
-def _write(draw: Callable[[Axes], None], path: Path) -> Path:
+def write_picture(draw: Callable[[Axes], None], path: Path) -> Path:
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -64,11 +64,11 @@ def _front(
     chosen: Mapping[int, int],
     overlay: bool = False,
 ) -> None:
-    y = marks.quality(objectives)
+    y = quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
-    _titles(axes, f"{quantity(y).title} against {quantity(x).title}", axis_title(x), axis_title(y))
+    titles(axes, f"{quantity(y).title} against {quantity(x).title}", axis_title(x), axis_title(y))
     if rows.empty:
-        return _empty(axes, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
+        return empty_picture(axes, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     line = rows[rows["front"]].sort_values("x")
     step = "steps-post" if sense_of(x, objectives) == "min" else "steps-pre"
     axes.plot(line["x"], line["y"], drawstyle=step, color=LINE, linewidth=1.8, zorder=1)
@@ -87,7 +87,7 @@ def _front(
         for _, row in rows[rows["number"] == number].iterrows():
             axes.annotate(str(rank), (row["x"], row["y"]), xytext=(0, away), textcoords="offset points", ha="center",
                           va="center", fontweight="bold", zorder=4)  # fmt: skip
-    _cost_axis(axes, rows["x"], x)
+    cost_axis(axes, rows["x"], x)
     _legend(axes, looks, open_too=not rows["final"].all(), line=True)
 
 
@@ -103,11 +103,11 @@ def _bars(axes: Axes, part: pd.DataFrame, look: marks.Look) -> None:
 
 
 def _by_layout(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> None:
-    y = marks.quality(objectives)
+    y = quality(objectives)
     rows, looks = marks.points(frame, objectives, y, y), marks.looks(frame)
-    _titles(axes, f"{quantity(y).title} by layout", "", axis_title(y))
+    titles(axes, f"{quantity(y).title} by layout", "", axis_title(y))
     if rows.empty:
-        return _empty(axes, f"No trial has a {quantity(y).title}.")
+        return empty_picture(axes, f"No trial has a {quantity(y).title}.")
     jitter = np.random.default_rng(0)  # of the picture alone: the same picture each time
     for place, (layout, look) in enumerate(looks.items()):
         own = rows[rows["layout"] == layout]
@@ -120,16 +120,16 @@ def _by_layout(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense])
         for shown, face in ((final, look.colour), (~final, "none")):
             axes.scatter(offsets[shown], own["y"][shown], marker=SHAPES[look.shape], facecolors=face,
                          edgecolors=look.colour, alpha=0.75, s=26)  # fmt: skip
-    axes.set_xticks(range(len(looks)), [_plain(name) for name in looks])
+    axes.set_xticks(range(len(looks)), [plain(name) for name in looks])
     axes.set_xlim(-0.6, len(looks) - 0.4)
     axes.grid(visible=False, axis="x")
 
 
 def _hypervolume(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> None:
     rows = hypervolume_over_trials(frame, objectives)
-    _titles(axes, "growth of the front", "trials", "hypervolume (share of the box)")
+    titles(axes, "growth of the front", "trials", "hypervolume (share of the box)")
     if rows.empty:
-        return _empty(axes, "No trial is done yet.")
+        return empty_picture(axes, "No trial is done yet.")
     axes.plot(rows["trials"], rows["hypervolume"], drawstyle="steps-post", color=marks.COLOURS[0], linewidth=2,
               marker="o" if len(rows) < 60 else None, markersize=4)  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -138,11 +138,11 @@ def _hypervolume(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense
 def _curves(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> None:
     name = marks.curve_name(frame, objectives)
     if name is None:
-        _titles(axes, "learning curves", "", "")
-        return _empty(axes, "No trial has reported an epoch.")
+        titles(axes, "learning curves", "", "")
+        return empty_picture(axes, "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
     title = f"{quantity(name).title} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
-    _titles(axes, title, "epoch", axis_title(name))
+    titles(axes, title, "epoch", axis_title(name))
     for row, curve in drawn:
         look = looks[str(row["layout"])]
         axes.plot(curve[:, 0], curve[:, 1], color=look.colour, marker=SHAPES[look.shape],
@@ -152,18 +152,18 @@ def _curves(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) ->
     _legend(axes, looks, open_too=False, line=False)
 
 
-def _titles(axes: Axes, title: str, x_title: str, y_title: str) -> None:
-    axes.set_title(_plain(title[:1].upper() + title[1:]), loc="left", color=INK["light"])
-    axes.set_xlabel(_plain(x_title))
-    axes.set_ylabel(_plain(y_title))
+def titles(axes: Axes, title: str, x_title: str, y_title: str) -> None:
+    axes.set_title(plain(title[:1].upper() + title[1:]), loc="left", color=INK["light"])
+    axes.set_xlabel(plain(x_title))
+    axes.set_ylabel(plain(y_title))
 
 
-def _empty(axes: Axes, message: str) -> None:
-    axes.text(0.5, 0.5, _plain(message), ha="center", va="center", transform=axes.transAxes)
+def empty_picture(axes: Axes, message: str) -> None:
+    axes.text(0.5, 0.5, plain(message), ha="center", va="center", transform=axes.transAxes)
     axes.set_axis_off()
 
 
-def _cost_axis(axes: Axes, values: pd.Series, name: str) -> None:
+def cost_axis(axes: Axes, values: pd.Series, name: str) -> None:
     if marks.logarithmic(values, name):
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -176,7 +176,7 @@ def _cost_axis(axes: Axes, values: pd.Series, name: str) -> None:
 
 def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line: bool) -> None:
     """One entry a layout, drawn by hand: it is the same whether a layout has final points or not."""
-    handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle="", label=_plain(name))
+    handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle="", label=plain(name))
                for name, look in looks.items()]  # fmt: skip
     if line:
         handles.insert(0, Line2D([], [], color=LINE, linewidth=1.8, label="front"))
@@ -186,6 +186,6 @@ def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that matplotlib won't read as mathematics."""
     return text.replace("$", r"\$")

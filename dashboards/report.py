@@ -18,7 +18,9 @@ from markupsafe import Markup
 from coatnet_search.analyse import complete
 from coatnet_search.choose import Choice
 from coatnet_search.quantities import heading, quantity, show
-from dashboards import figures, scaling_figures
+from dashboards import figures, insight_figures, scaling_figures
+from dashboards.insight_pictures import write_search_pictures
+from dashboards.insight_summary import Insights, insights
 from dashboards.pictures import write_pictures
 from dashboards.scaling_pictures import write_scaling_pictures
 from dashboards.scaling_summary import TABLES, Section, scaling_section
@@ -37,13 +39,14 @@ def write_report(
     note: str | None = None,
     overlay: bool = False,
     section: Section | None = None,
+    found: Insights | None = None,
 ) -> Path:
     """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
 
     ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
     data set says of itself; ``overlay``: published networks in the figures of the front; ``section``: what
-    ``scaling_section`` found (it is asked where it is not given). A record without trials, or with failed ones only,
-    gives a page that says so.
+    ``scaling_section`` found, ``found``: what ``insights`` did (each is asked where it is not given). A record without
+    trials, or with failed ones only, gives a page that says so.
     """
     objectives = dict(study["objectives"])
     frame = complete(frame, objectives)
@@ -53,7 +56,10 @@ def write_report(
     section = section or scaling_section(frame, study, num_val)
     if section and section.scaling:
         write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")
-    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section)
+    found = found or insights(frame, study, run)
+    if not study.get("equal_cost"):
+        write_search_pictures(frame, objectives, found, run / "figures")
+    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found)
     temporary = run / "report.html.tmp"
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, run / "report.html")
@@ -70,12 +76,20 @@ def html_page(
     note: str | None = None,
     overlay: bool = False,
     section: Section | None = None,
+    found: Insights | None = None,
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     data = summarize(frame, study, choices, num_val, note)
-    data |= {"scaling": section.values if section else None, "imported": bool(study.get("imported"))}
+    found = found or insights(frame, study, run)
+    data |= {
+        "search": found.values,
+        "scaling": section.values if section else None,
+        "imported": bool(study.get("imported")),
+    }
     chosen = {line["number"]: line["rank"] for line in data["chosen"]}
     drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
+    if not study.get("equal_cost"):
+        drawn |= insight_figures.all_figures(frame, data["objectives"], found)
     if section and section.scaling:
         drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]

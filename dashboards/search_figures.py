@@ -9,8 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from coatnet_search.analyse import comparable, numbers
-from coatnet_search.quantities import Sense, axis_title, scale, sense_of
-from dashboards import marks
+from coatnet_search.quantities import Sense, axis_title, quality, scale, sense_of
 from dashboards.figures import Theme, template
 
 COLOUR_SCALE = "Cividis"  # the same order for any colour vision, and in grey
@@ -19,7 +18,7 @@ MOST_LINES = 2000  # of the best trials; more of them are one grey area
 
 def parallel(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
     """The comparable trials as lines over every dimension of the space and the objectives; light is good."""
-    main = marks.quality(objectives)
+    main = quality(objectives)
     rows = comparable(frame, objectives)
     figure = go.Figure()
     figure.update_layout(template=template(theme), height=520, margin={"l": 80, "r": 60, "t": 90, "b": 40},

@@ -11,7 +11,7 @@ import pandas as pd
 
 from coatnet_search.analyse import comparable, complete, ranked
 from coatnet_search.arch import TERMINAL
-from dashboards.marks import quality
+from coatnet_search.quantities import quality
 from dashboards.summary import cost
 
 PACE = 20  # the last trials that ended tell how fast it goes

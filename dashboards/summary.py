@@ -12,8 +12,7 @@ from coatnet_search import analyse
 from coatnet_search.analyse import complete, join_words, numbers, pareto_front
 from coatnet_search.choose import Choice, choose
 from coatnet_search.errors import InputError
-from coatnet_search.quantities import Sense, quantity, show, show_difference
-from dashboards.marks import quality
+from coatnet_search.quantities import Sense, quality, quantity, show, show_difference
 
 SHOWN = ("val_top1", "macs", "params", "throughput_images_per_s")
 

@@ -300,7 +300,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     folder = tmp_path_factory.mktemp("norms")
     first = load_study(study_file(folder))
     run(first, runs=folder, local=True)
-    study = load_study(study_file(folder, replicates=3))
+    study = load_study(study_file(folder, replicates=3, near_front=0))
     outcome = run(study, runs=folder, local=True)
     assert outcome.complete and outcome.finished == outcome.wanted == 6
     return study, outcome.run

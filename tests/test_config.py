@@ -113,7 +113,7 @@ def test_whole_numbers_may_be_written_with_an_exponent() -> None:
         ("trials: 4", "trials: 1e2",
          "x.yaml:8: search.trials: expected a whole number, got '1e2', which YAML reads as text; write 1.0e+2"),
         ("trials: 4", "trails: 4", "x.yaml:8: search.trails: no key named 'trails'; did you mean 'trials'? "
-         "Known: options, seed, strategy, trials"),
+         "Known: baseline, halving, options, seed, strategy, trials"),
         ("  trials: 4\n", "",
          "x.yaml:6: search.trials: this key is missing; add it (How many candidates are tried)"),
         ("strategy: random", "strategy: no",

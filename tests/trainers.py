@@ -161,3 +161,10 @@ def late(arch, budget, data, device):
     for _ in range(budget.epochs):
         time.sleep(1.0 if unlucky(arch) else 0.1)
         yield {**GOOD, "val_loss": score(arch)}
+
+
+def learns(arch, budget, data, device):
+    """A loss that falls with every epoch to the network's own score, faster where convolutions come first."""
+    for epoch in range(1, budget.epochs + 1):
+        late = 0.3 if "T" in arch.layout else 0.05
+        yield {**GOOD, "val_loss": 0.1 + score(arch) / 5 + late * (1 - epoch / budget.epochs) + 1 / (1 + epoch)}

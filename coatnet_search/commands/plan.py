@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 
 from coatnet_search.commands.shared import checked_study, study_words
-from coatnet_search.plan import Plan, Range, Training, layouts, make_plan
+from coatnet_search.plan import Plan, Range, Training, keep_plan, layouts, make_plan
 from coatnet_search.quantities import show
 from coatnet_search.screen import Screen
 
@@ -16,6 +16,8 @@ def main(given: argparse.Namespace) -> int:
     plan = make_plan(study)
     screen.result(dataclasses.asdict(plan))
     screen.facts(_facts(plan))
+    if not plan.warnings and (kept := keep_plan(plan)):
+        screen.note(f"kept as {kept}: `report` sets what was used beside it")
     for text in plan.warnings:
         screen.warn(text)
     screen.next(["run", *study_words(given)], "runs it" if not plan.warnings else "once the warnings are mended")
@@ -36,6 +38,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     if plan.supernet_epochs:
         facts.append(("supernet", f"{plan.supernet_epochs} epochs, before the first trial"))
     epochs = f" of {plan.epochs} epochs each" if plan.epochs else ", without training"
+    if plan.rungs:
+        epochs = f", which pause after {', '.join(map(str, plan.rungs[:-1]))} of {plan.epochs} epochs"
     facts.append(("trials", f"{plan.trials}{epochs}"))
     facts += _time(plan.training)
     disk = f"about {plan.run_mib:,.0f} MiB for the run"

@@ -8,6 +8,7 @@ from coatnet_search.choose import Choice, choose
 from coatnet_search.commands.shared import metric_columns, run_record
 from coatnet_search.errors import InputError
 from coatnet_search.screen import Screen
+from dashboards.insight_summary import insights
 from dashboards.report import write_report
 from dashboards.scaling_summary import Section, scaling_section
 from dashboards.summary import summarize, summary_markdown
@@ -20,18 +21,24 @@ def main(given: argparse.Namespace) -> int:
     num_val, note = data.get("num_val"), data.get("note")
     choices = _choices(frame, study)
     section = scaling_section(frame, study, num_val, up_to=given.up_to)
-    page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published, section=section)
+    taught = insights(frame, study, given.run)
+    page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published, section=section,
+                        found=taught)  # fmt: skip
     found = summarize(frame, study, choices, num_val, note) | ({"scaling": section.values} if section else {})
+    found["search"] = taught.values
     pictures = sorted((given.run / "figures").glob("*.png"))
     paths = {"report": page, "trials": given.run / "trials.csv", "figures": pictures}
     screen.result({**found, "paths": paths})
     if given.markdown and not given.json:
         sys.stdout.write(summary_markdown(frame, study, choices, num_val, note, verdicts=_verdicts(section)))
         return 0
-    for text in (*_verdicts(section), *found["answer"], *found["notices"]):
+    for text in (*_verdicts(section), *found["answer"], *found["notices"], *taught.values["sentences"]):
         screen.say(text)
     screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture", **metric_columns(found["columns"])},
                  found["front"])  # fmt: skip
+    lines = [{"what": line["what"], "planned": line["shown"][0], "used": line["shown"][1]}
+             for line in taught.values["spending"]]  # fmt: skip
+    screen.table({"what": "", "planned": "planned", "used": "used"}, lines)
     screen.say(f"page: {page}")
     screen.say(f"trials: {paths['trials']}")
     screen.say(f"pictures: {' '.join(str(picture) for picture in pictures)}")

@@ -53,8 +53,11 @@ def _tell(screen: Screen, outcome: Outcome, failed: list[dict[str, Any]]) -> Non
         text = f"{outcome.run}: {outcome.finished} of {outcome.wanted} trials finished, work is left"
     elif outcome.settled:
         text += f" of {outcome.wanted}; settled: {outcome.settled}"
-    elif outcome.finished < outcome.wanted:
+    elif outcome.ended_early:
+        text += f"; ended early: {outcome.ended_early}"
+    elif outcome.finished + outcome.stopped < outcome.wanted:
         text += f"; the space has no more than that, {outcome.wanted} were asked for"
+    text += f", {outcome.stopped} stopped at their rungs" if outcome.stopped else ""
     screen.say(text + (f", {outcome.failed} of them failed" if outcome.failed else ""))
     if failed:
         screen.table(CAUSES, failed)
@@ -66,7 +69,9 @@ def _result(outcome: Outcome, failed: list[dict[str, Any]], resume: str) -> dict
         "complete": outcome.complete,
         "finished": outcome.finished,
         "failed": outcome.failed,
+        "stopped": outcome.stopped,
         "settled": outcome.settled,
+        "ended_early": outcome.ended_early,
         "failures": failed,
         "note": outcome.note,
         "resume": None if outcome.complete else resume,

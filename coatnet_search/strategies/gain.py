@@ -23,12 +23,14 @@ def nondominated(losses: Array) -> Array:
     return np.asarray(losses[moocore.is_nondominated(losses)]) if len(losses) else losses
 
 
-def shell(front: Array, hopes: Array, reference: Array, rng: np.random.Generator) -> Array:
-    """Points between what is reached (``front``) and what may be reached (``hopes``), (points, objectives)."""
+def shell(front: Array, hopes: Array, reference: Array, rng: np.random.Generator) -> tuple[Array, float]:
+    """Points between what is reached (``front``) and what may be reached (``hopes``), (points, objectives); and the
+    share of the box from the ideal to ``reference`` that they stand for."""
     ideal = np.minimum(hopes.min(axis=0), front.min(axis=0, initial=np.inf))
     points = ideal + (reference - ideal) * rng.random((_DRAWS, len(reference)))
     points = points[~dominated(points, front)]
-    return np.asarray(points[dominated(points, nondominated(hopes))][:_POINTS])
+    inside = points[dominated(points, nondominated(hopes))]
+    return np.asarray(inside[:_POINTS]), len(inside) / _DRAWS
 
 
 def reach(mean: Array, std: Array, points: Array) -> Array:
@@ -42,19 +44,19 @@ def reach(mean: Array, std: Array, points: Array) -> Array:
     return found
 
 
-def best_batch(chances: Array, taken: Array, count: int) -> list[int]:
-    """Up to ``count`` candidates, each the one that adds most to those before it.
+def best_batch(chances: Array, taken: Array, count: int) -> list[tuple[int, float]]:
+    """Up to ``count`` candidates, each the one that adds most to those before it, with the share of points it adds.
 
     ``chances``: see ``reach``; ``taken`` (points,): the probability that a point is reached already.
     """
     left = 1.0 - taken
-    chosen: list[int] = []
+    chosen: list[tuple[int, float]] = []
     for _ in range(min(count, len(chances))):
         gains = chances @ left
-        gains[chosen] = -1.0
+        gains[[place for place, _ in chosen]] = -1.0
         best = int(gains.argmax())
         if gains[best] <= 0:
             break
-        chosen.append(best)
+        chosen.append((best, float(gains[best]) / len(left)))
         left = left * (1.0 - chances[best])
     return chosen

@@ -27,7 +27,11 @@ _TRUST = 0.7  # of the models' standard deviations, which are wide after few tri
 
 def suggest(problem: Problem, history: Sequence[Trial], rng: np.random.Generator, count: int, *,
             startup: int, models: Sequence[str]) -> list[Suggestion]:  # fmt: skip
-    """What a strategy returns that spreads its first ``startup`` trials and then searches with these models."""
+    """What a strategy returns that spreads its first ``startup`` trials and then searches with these models.
+
+    What the models proposed has the attribute ``expected_gain``: the hypervolume that it is expected to add to what is
+    reached and waiting, as a share of the box from the best hoped for to the worst seen.
+    """
     past = look_back(problem, history)
     taken = {seen.known.key for seen in past}
     past = [seen for seen in past if math.isfinite(seen.known.violation)]  # exact metrics are known
@@ -36,15 +40,18 @@ def suggest(problem: Problem, history: Sequence[Trial], rng: np.random.Generator
     done = averaged(problem, past)
     first = count if len(done) < LEAST_DONE else min(count, max(0, startup - len(tried)))
     chosen = spread(problem, pool, tried, first, rng)
+    gains: dict[Key, dict[str, float]] = {}
     if count > len(chosen) and len(done) >= LEAST_DONE:
         taken |= {known.key for known in chosen}
         pool = [known for known in pool if known.key not in taken]
         waiting = [seen.known for seen in past if seen.state == "running"] + chosen
         features = Features(problem, [*pool, *waiting, *(one.known for one in done)])
         outlook = Outlook(problem, features, done, models, rng)
-        chosen += _best(outlook, pool, waiting, taken, count - len(chosen), rng)
+        for known, gain in _best(outlook, pool, waiting, taken, count - len(chosen), rng):
+            chosen.append(known)
+            gains[known.key] = {"expected_gain": gain}
     chosen += draw(problem, rng, count - len(chosen), taken | {known.key for known in chosen})
-    return [Suggestion(known.candidate) for known in chosen]
+    return [Suggestion(known.candidate, gains.get(known.key)) for known in chosen]
 
 
 def _pool(problem: Problem, rng: np.random.Generator, taken: set[Key]) -> list[Known]:
@@ -84,12 +91,14 @@ class _Forecast:
 
 
 def _best(outlook: Outlook, pool: list[Known], waiting: Sequence[Known], taken: set[Key], count: int,
-          rng: np.random.Generator) -> list[Known]:  # fmt: skip
-    """The batch that is expected to add most to what is reached and to what ``waiting`` candidates will reach."""
+          rng: np.random.Generator) -> list[tuple[Known, float]]:  # fmt: skip
+    """The batch that is expected to add most to what is reached and to what ``waiting`` candidates will reach, each
+    with what it is expected to add."""
     if not pool:
         return []
     forecast = _Forecast.of(outlook, pool)
-    points = outlook.to_scale(_open_points(outlook, forecast, rng))
+    places, share = _open_points(outlook, forecast, rng)
+    points = outlook.to_scale(places)
     gains = forecast.chances(points[:_ROUGH]).sum(axis=1)
     if outlook.problem.size > ENUMERABLE:
         forecast, gains = _bred(outlook, forecast, gains, points[:_ROUGH], taken, rng)
@@ -97,11 +106,11 @@ def _best(outlook: Outlook, pool: list[Known], waiting: Sequence[Known], taken: 
     covered = np.zeros(len(points))
     if waiting:
         covered = 1.0 - np.prod(1.0 - _Forecast.of(outlook, waiting).chances(points), axis=0)
-    return [kept.known[place] for place in best_batch(kept.chances(points), covered, count)]
+    return [(kept.known[place], part * share) for place, part in best_batch(kept.chances(points), covered, count)]
 
 
-def _open_points(outlook: Outlook, forecast: _Forecast, rng: np.random.Generator) -> Array:
-    """Losses, (points, objectives), that no trial reaches and that some candidate may.
+def _open_points(outlook: Outlook, forecast: _Forecast, rng: np.random.Generator) -> tuple[Array, float]:
+    """Losses, (points, objectives), that no trial reaches and that some candidate may, and their share of the box.
 
     They lie in a box from the best of every objective to the worst: of the pool where it is known exactly, of what
     trials have shown where it is predicted.

@@ -6,10 +6,9 @@ import pandas as pd
 import streamlit as st
 
 from coatnet_search.errors import InputError
-from coatnet_search.quantities import axis_title, quantity, sense_of, show, show_difference
+from coatnet_search.quantities import axis_title, quality, quantity, sense_of, show, show_difference
 from dashboards.compare_figures import difference
 from dashboards.compare_summary import front_difference, verdict
-from dashboards.marks import quality
 from dashboards.pages import Run, Site, draw, theme, words
 
 COSTS = ("macs", "params", "activations", "latency_ms", "peak_memory_mib")

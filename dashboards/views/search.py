@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from coatnet_search.analyse import metric_names, numbers
-from coatnet_search.quantities import axis_title, heading, quantity, scale
+from coatnet_search.quantities import axis_title, heading, quality, quantity, scale
 from dashboards import figures, marks, search_figures
 from dashboards.pages import Run, Site, draw, theme, watch, words
 from dashboards.summary import answer, failures, notices, spreadsheet_safe
@@ -65,7 +65,7 @@ def _within(frame: pd.DataFrame, name: str) -> np.ndarray:
 
 def _front(run: Run, rows: pd.DataFrame) -> None:
     names = [name for name in metric_names(run.frame) if not name.endswith("_spread")]
-    main = marks.quality(run.objectives)
+    main = quality(run.objectives)
     costs = marks.axes(run.frame, run.objectives)
     if not names or not costs:
         st.info("No trial has two measured quantities yet.")

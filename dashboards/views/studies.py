@@ -7,8 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from coatnet_search.errors import InputError
-from coatnet_search.quantities import quantity, show
-from dashboards.marks import quality
+from coatnet_search.quantities import quality, quantity, show
 from dashboards.pages import SEEN_S, Site, words
 from dashboards.status import status
 from dashboards.summary import duration, spreadsheet_safe
