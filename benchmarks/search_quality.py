@@ -34,7 +34,7 @@ from coatnet_search.arch import Trial
 from coatnet_search.strategies import Problem, make_strategy
 from coatnet_search.strategies import menu as strategies
 
-COUNTS = (30, 60, 100, 200)
+COUNTS = (24, 30, 60, 100, 200)
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 Ask = Callable[[int], list[Mapping[str, Any]]]
 Tell = Callable[[list[float]], None]
