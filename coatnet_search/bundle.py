@@ -30,7 +30,7 @@ OURS = "coatnet_search"  # the name of our networks in timm, and the key of what
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """How a network wants to see an image: its shorter side resized to ``stored``, the central square of ``shown``
+    """How a network wants to see an image: its central square resized to ``stored``, the middle ``shown`` of these
     pixels cut out and resized to ``image_size``, normalised by ``mean`` and ``std`` (of 0..255, a channel each)."""
 
     stored: int

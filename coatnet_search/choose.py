@@ -104,7 +104,8 @@ def choose_at(
             continue
         metrics = {name: _plain(row[name]) for name in metric_names(frame) if _known(row[name])}
         metrics |= {"predicted_error": line["error"], "predicted_low": line["low"], "predicted_high": line["high"],
-                    "p_best": line["p_best"], "expected_regret": line["expected_regret"]}  # fmt: skip
+                    "predicted_images": _plain(num_images), "p_best": line["p_best"],
+                    "expected_regret": line["expected_regret"]}  # fmt: skip
         chosen.append(Choice(rank=len(chosen) + 1, row=row.to_dict(), front=place + 1, metrics=metrics,
                              reason=_reason_at(line, num_images, len(table), limits)))  # fmt: skip
     if not chosen:

@@ -13,6 +13,8 @@ from coatnet_search.errors import InputError, SetupError
 from coatnet_search.full_train import RESULT
 from coatnet_search.quantities import show, show_difference
 
+PREDICTED = ("predicted_val_top1", "predicted_low", "predicted_high", "inside_prediction")
+
 
 def read_result(out: Path) -> dict[str, Any]:
     """The result of one training. Raises SetupError where it has none yet, InputError where it is damaged."""
@@ -26,7 +28,8 @@ def read_result(out: Path) -> dict[str, Any]:
 
 
 def rows(outs: Sequence[Path]) -> list[dict[str, Any]]:
-    """A row a training, best obtained validation accuracy first; ``rank_search`` and ``rank_obtained`` count from 1.
+    """A row a training, best obtained validation accuracy first; ``rank_obtained`` counts from 1, and so does
+    ``rank_search``, among the networks that one search saw at one budget.
 
     Accuracies are fractions; what a search did not see is None. Raises InputError where they were scored on different
     data, which cannot be compared.
@@ -36,11 +39,35 @@ def rows(outs: Sequence[Path]) -> list[dict[str, Any]]:
         which = ", ".join(f"{out} ({one['data_digest'][:6]})" for out, one in zip(outs, found, strict=True))
         raise InputError(f"these trainings have different data: {which}")
     table = [_row(out, result) for out, result in zip(outs, found, strict=True)]
-    for key, of in (("rank_search", "search_val_top1"), ("rank_obtained", "val_top1")):
-        known = sorted((row[of] for row in table if row[of] is not None), reverse=True)
-        for row in table:
-            row[key] = None if row[of] is None else known.index(row[of]) + 1
+    for row in table:
+        row["rank_search"] = None
+    for key, of, groups in (
+        ("rank_search", "search_val_top1", searches(table)),
+        ("rank_obtained", "val_top1", [table]),
+    ):
+        for group in groups:
+            known = sorted((row[of] for row in group), reverse=True)
+            for row in group:
+                row[key] = known.index(row[of]) + 1
     return sorted(table, key=lambda row: row["rank_obtained"])
+
+
+def searches(table: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The rows that one search saw at one budget, together: what it saw of others does not compare."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in table:
+        if row["search_val_top1"] is not None:
+            found.setdefault(f"{row['study']} {_seen(row['search_budget'])}", []).append(row)
+    return list(found.values())
+
+
+def _seen(budget: Mapping[str, Any] | None) -> str:
+    """``10,000 images, 5 epochs``: what a search trained its networks with."""
+    budget = budget or {}
+    images = f"{budget['num_images']:,} images" if budget.get("num_images") else None
+    size = f"{budget['image_size']} pixels" if budget.get("image_size") else None
+    epochs = f"{budget['epochs']} epochs" if budget.get("epochs") else None
+    return ", ".join(part for part in (images, size, epochs) if part)
 
 
 def _row(out: Path, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,9 +76,10 @@ def _row(out: Path, result: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "out": str(out), "name": result["name"], "layout": result["layout"], "arch_id": result["arch_id"],
         "params": result["params"], "macs": result["macs"], "seeds": len(result["seeds"]), "num_val": result["num_val"],
+        "study": (result.get("predicted") or {}).get("study"), "search_budget": against.get("search_budget"),
         "search_val_top1": against.get("search_val_top1"), "val_top1": means["val_top1"]["mean"],
         "val_low": _low(result, "val")[0], "val_high": _low(result, "val")[1], "gain": against.get("gain"),
-        "inside_prediction": against.get("inside_prediction"), "test_top1": test["mean"] if test else None,
+        **{key: against.get(key) for key in PREDICTED}, "test_top1": test["mean"] if test else None,
     }  # fmt: skip
 
 
@@ -64,11 +92,20 @@ def _low(result: Mapping[str, Any], split: str) -> tuple[float, float]:
     return first["top1_low"], first["top1_high"]
 
 
-def verdict(table: Sequence[Mapping[str, Any]]) -> str:
-    """Whether the search's order held, in a sentence or two; what the images cannot tell apart is said to be that."""
-    known = [row for row in table if row["search_val_top1"] is not None]
-    if len(known) < 2:
-        return "Fewer than two of these networks come from a search: there is no choice to judge."
+def verdict(table: Sequence[dict[str, Any]]) -> str:
+    """Whether each search's order held, and what a curve predicted; what images cannot tell apart is said so."""
+    judged = [group for group in searches(table) if len(group) > 1]
+    told = [(f"{group[0]['study']}: " if len(judged) > 1 else "") + _judgement(group) for group in judged]
+    if not judged:
+        told = ["No two of these networks were seen by one search at one budget: there is no choice to judge."]
+    for inside, words in ((True, "Within"), (False, "Outside")):
+        if names := [row["name"] for row in table if row["inside_prediction"] is inside]:
+            told.append(f"{words} what a curve predicted: {join_words(names)}.")
+    return " ".join(told)
+
+
+def _judgement(known: Sequence[Mapping[str, Any]]) -> str:
+    """Whether one search's order held."""
     chosen = max(known, key=lambda row: row["search_val_top1"])
     best = max(known, key=lambda row: row["val_top1"])
     lost = best["val_top1"] - chosen["val_top1"]
@@ -84,9 +121,6 @@ def verdict(table: Sequence[Mapping[str, Any]]) -> str:
             f"The choice was wrong: {best['name']} is {show_difference('val_top1', lost)} better after full training "
             f"than {chosen['name']}, the search's best."
         )
-    outside = [row["name"] for row in known if row["inside_prediction"] is False]
-    if outside:
-        text += f" Outside what was predicted: {join_words(outside)}."
     if len(known) > 2:
         tau = kendalltau([row["search_val_top1"] for row in known], [row["val_top1"] for row in known]).statistic
         text += f" Rank correlation (Kendall's tau) of search and full training over {len(known)} networks: " + (
@@ -94,13 +128,25 @@ def verdict(table: Sequence[Mapping[str, Any]]) -> str:
     return text
 
 
-COLUMNS = {"name": "network", "layout": "layout", "macs": "multiply-adds", "search_val_top1": "validation, search",
-           "val_top1": "validation, full", "interval": "95 % interval", "test_top1": "test", "seeds": "seeds",
-           "rank_search": "rank, search", "rank_obtained": "rank, full"}  # fmt: skip
+COLUMNS = {
+    "name": "network", "layout": "layout", "macs": "multiply-adds", "search_val_top1": "validation, search",
+    "seen": "search's budget", "predicted": "predicted by a curve", "val_top1": "validation, full",
+    "interval": "95 % interval", "test_top1": "test", "seeds": "seeds", "rank_search": "rank, search",
+    "rank_obtained": "rank, full",
+}  # fmt: skip
 
 
 def shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as a table shows it."""
-    return {**row, "interval": f"{100 * row['val_low']:.1f} to {100 * row['val_high']:.1f} %",
-            **{key: None if row[key] is None else show("val_top1", row[key])
-               for key in ("search_val_top1", "val_top1", "test_top1")}}  # fmt: skip
+    predicted = None
+    if row["predicted_val_top1"] is not None:
+        value, low, high = (100 * row[f"predicted_{end}"] for end in ("val_top1", "low", "high"))
+        predicted = f"{value:.1f} % ({low:.1f} to {high:.1f})"
+    return {
+        **row,
+        "seen": _seen(row["search_budget"]),
+        "predicted": predicted,
+        "interval": f"{100 * row['val_low']:.1f} to {100 * row['val_high']:.1f} %",
+        **{key: None if row[key] is None else show("val_top1", row[key])
+           for key in ("search_val_top1", "val_top1", "test_top1")},
+    }  # fmt: skip

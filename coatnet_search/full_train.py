@@ -243,7 +243,8 @@ def _result(
         "num_test": opened[0].num_val if opened else None, "data_digest": data.digest,
         "test_in_training": opened[1] if opened else None, "note": data.note, "test_note": _test_note(plan, opened),
         "seeds": seeds, "means": means, "device": describe(device),
-        "predicted": dict(plan.network.promise), "against_prediction": against(plan.network.promise, means),
+        "predicted": dict(plan.network.promise),
+        "against_prediction": against(plan.network.promise, means, data.num_train),
         "version": coatnet_search.__version__, "torch": torch.__version__,
     }  # fmt: skip
 
@@ -257,17 +258,18 @@ def _test_note(plan: Plan, opened: tuple[Data, int] | None) -> str | None:
     return f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
 
 
-def against(promise: Mapping[str, Any], means: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the search measured of this network beside what full training gave: was the choice right? None where no
-    search says anything of its accuracy."""
+def against(promise: Mapping[str, Any], means: Mapping[str, Any], num_train: int) -> dict[str, Any] | None:
+    """What the search measured of this network, and what its scaling curve said of ``num_train`` images, beside what
+    full training gave: was the choice right? None where no search says anything of its accuracy."""
     metrics = promise.get("metrics") or {}
     told = metrics.get("val_top1", 1 - metrics["error"] if "error" in metrics else None)
     if told is None:
         return None
-    predicted = promise.get("predicted") or {}
     obtained = means["val_top1"]["mean"]
     found = {"search_val_top1": told, "search_budget": promise.get("budget"), "obtained_val_top1": obtained,
              "gain": obtained - told}  # fmt: skip
-    if isinstance(predicted, Mapping) and "low" in predicted and "high" in predicted:
-        found["inside_prediction"] = predicted["low"] <= obtained <= predicted["high"]
+    if metrics.get("predicted_images") == num_train:  # a curve's answer is for one amount of data
+        low, high = 1 - metrics["predicted_high"], 1 - metrics["predicted_low"]
+        found |= {"predicted_val_top1": 1 - metrics["predicted_error"], "predicted_low": low, "predicted_high": high,
+                  "inside_prediction": low <= obtained <= high}  # fmt: skip
     return found

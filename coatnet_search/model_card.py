@@ -49,8 +49,8 @@ import timm
 {register}model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
 ```
 
-Images: shorter side resized to {sight.stored} pixels (bilinear), central {sight.shown}x{sight.shown} cut out and seen
-at {sight.image_size}x{sight.image_size}, values in 0..1 normalised by mean {mean} and standard deviation {std}."""
+Images: central square resized to {sight.stored} pixels (bilinear), its middle {sight.shown}x{sight.shown} cut out and
+seen at {sight.image_size}x{sight.image_size}, values in 0..1 normalised by mean {mean} and standard deviation {std}."""
 
 
 def _measures(about: Mapping[str, Any]) -> str:

@@ -164,10 +164,14 @@ def _droppable(name: str) -> dict[str, Any]:
 def find_network(name: str, *, image_size: int | None, own_size: int, in_channels: int, num_classes: int) -> Network:
     """What ``name`` means for given data: an architecture (see ``load_arch``) or ``timm:NAME``.
 
-    ``image_size`` None is the file's or trial's own; for names ``own_size``. The published CoAtNets of timm become
-    architectures. Raises InputError that says what was expected.
+    ``image_size`` None is the file's or trial's own; for layouts ``own_size``, for ``timm:NAME`` its native one, and
+    for a file of ``choose`` that holds a network of timm ``own_size``, as in the search. The published CoAtNets of timm
+    become architectures. Raises InputError that says what was expected.
     """
     ends: dict[str, Any] = {"in_channels": in_channels, "num_classes": num_classes}
+    if peer := _peer_of_file(name):
+        found = find_network(f"{TIMM}{peer}", image_size=image_size or own_size, own_size=own_size, **ends)
+        return dataclasses.replace(found, promise=_promise(name))
     if name.startswith(TIMM):
         known = name.removeprefix(TIMM)
         check_name(known)
@@ -182,11 +186,19 @@ def find_network(name: str, *, image_size: int | None, own_size: int, in_channel
     return Network(name=name, shape=arch, promise=_promise(name))
 
 
+def _peer_of_file(name: str) -> str | None:
+    """timm's name in a file of ``choose`` that holds no architecture of ours."""
+    if Path(name).suffix not in (".yaml", ".yml"):
+        return None
+    found = read_document(Path(name)).value
+    return str(found["timm"]) if isinstance(found, dict) and found.get("timm") else None
+
+
 def _promise(name: str) -> dict[str, Any]:
     """What the search that found an architecture says of it."""
     if Path(name).suffix in (".yaml", ".yml"):
         found = read_document(Path(name)).value
-        wanted = ("study", "trial", "metrics", "budget", "predicted")
+        wanted = ("study", "trial", "metrics", "budget")
         return {key: found[key] for key in wanted if "metrics" in found and found.get(key) is not None}
     run, colon, wanted_id = name.rpartition(":")
     if not colon or not record_path(Path(run)).is_file():

@@ -110,8 +110,12 @@ def _named_failures(recipe: Recipe, side: int, device: torch.device) -> Iterator
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
-            where = f"batch_size {recipe.batch_size} at {side} pixels does not fit {device}"
-            raise TrainingFailed("out_of_memory", f"{where}: {text}") from error
+            at_once = recipe.micro_batch or recipe.batch_size
+            raise TrainingFailed(
+                "out_of_memory",
+                f"{at_once} images of {side} pixels at once do not fit {device}; set "
+                f"recipe.micro_batch to fewer, the batch stays what it is: {text}",
+            ) from error
         if "DataLoader worker" in text:
             hint = "killed (out of memory, or a small /dev/shm?); try fewer data.workers"
             raise TrainingFailed("worker_killed", f"a data worker was {hint}: {text}") from error
@@ -239,8 +243,8 @@ class Run:
         """One update, the ``step``-th of the run; returns its loss. ``share``: see ``Judge.loss``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        if share < 1:
-            images = images.lerp(images.flip(0), 1 - share)
+        if share < 1:  # within what is looked at at once, as the labels are
+            images = torch.cat([part.lerp(part.flip(0), 1 - share) for part in images.split(self.micro)])
         self.optimizer.zero_grad()
         loss = self.gradients(step, images, labels, share)
         if self.recipe.clip_norm:

@@ -1,5 +1,6 @@
 """A network handed on gives the same logits to 1e-4, whoever loads it: this package, timm, onnxruntime, MLflow."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 import timm
 import torch
 from command_line import call
+from PIL import Image
 
 from coatnet_search.arch import Arch, Stage, Stem
 from coatnet_search.bundle import Bundle, Sight, read_bundle, write_bundle
+from coatnet_search.datasets.decode import square
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.export import check, export_mlflow, export_onnx, export_safetensors, noise
 from coatnet_search.networks import Network
@@ -146,6 +149,54 @@ def test_a_folder_whose_files_do_not_belong_together_is_refused(bundle, tmp_path
     assert "config.json and model.safetensors do not belong together" in other.error
     assert "not a whole safetensors file" in cut.error
     assert "not a file of `train` or `export`" in empty.error
+
+
+def odd_images() -> dict[str, bytes]:
+    """What lies in folders of images besides photographs; each can be shown to a network."""
+    random = np.random.default_rng(0)
+    color = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    found = {
+        "grey.png": color.convert("L"), "bits.png": color.convert("1"), "deep.png": color.convert("L").convert("I;16"),
+        "alpha.png": color.convert("RGBA"), "palette.gif": color.convert("P"), "ink.jpg": color.convert("CMYK"),
+        "float.tiff": color.convert("F"), "tiny.png": color.resize((1, 1)),
+        "line.png": Image.new("RGB", (60_000, 1)),  # a shorter side of 16 pixels would make it 15 million pixels
+    }  # fmt: skip
+    contents = {name: as_bytes(image, Path(name).suffix) for name, image in found.items()}
+    return {**contents, "turned.jpg": as_bytes(color, ".jpg", exif=turned)}
+
+
+def as_bytes(image: Image.Image, suffix: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, Image.registered_extensions()[suffix], **options)
+    return file.getvalue()
+
+
+def test_odd_images_are_seen_and_unusable_ones_named_beside_them(bundle, tmp_path, capsys):
+    folder, whole = tmp_path / "images", as_bytes(Image.new("RGB", (40, 40), "red"), ".png")
+    unusable = {"cut.png": whole[:-20], "empty.jpg": b"", "text.png": b"hello",
+                "bomb.png": as_bytes(Image.new("1", (20_000, 5_000)), ".png")}  # fmt: skip
+    folder.mkdir()
+    for name, content in {**odd_images(), **unusable}.items():
+        (folder / name).write_bytes(content)
+
+    seen = call(capsys, "predict", tmp_path / "made", folder, "--json")
+
+    assert seen.code == 0
+    assert {Path(row["file"]).name for row in seen.json if row["problem"]} == set(unusable)
+    assert all(len(row["classes"]) == 4 for row in seen.json if not row["problem"])
+    assert f"{folder / 'bomb.png'}: " in seen.err
+
+
+def test_only_the_central_square_of_an_image_is_resized():
+    image = Image.new("RGB", (90, 30), "red")
+    image.paste("blue", (30, 0, 60, 30))
+
+    found = np.asarray(square(image, 10))
+
+    assert found.shape == (10, 10, 3)
+    assert (found[:, 1:-1] == (0, 0, 255)).all()
 
 
 def test_images_that_are_none_are_named_and_folders_without_images_refused(bundle, tmp_path, capsys):

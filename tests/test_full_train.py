@@ -146,7 +146,8 @@ def test_a_timm_network_trains_by_the_same_recipe_and_is_read_back(tmp_path):
 
 def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(tmp_path):
     path = tmp_path / "1-chosen.yaml"
-    promise = {"study": "s", "trial": 3, "metrics": {"val_top1": 0.2, "macs": 1.0}, "budget": {"epochs": 6}}
+    curve = {"predicted_error": 0.5, "predicted_low": 0.0, "predicted_high": 1.0, "predicted_images": 1294}
+    promise = {"study": "s", "trial": 3, "metrics": {"val_top1": 0.2, **curve}, "budget": {"epochs": 6}}
     path.write_text(yaml.safe_dump({"arch": ARCH.to_dict(), **promise}))
 
     result = done(planned(str(path)), tmp_path / "out")
@@ -155,7 +156,9 @@ def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(tmp_p
     assert (found["search_val_top1"], found["search_budget"]) == (0.2, {"epochs": 6})
     assert found["gain"] == pytest.approx(result["means"]["val_top1"]["mean"] - 0.2)
     assert result["predicted"]["trial"] == 3
-    assert against({}, result["means"]) is None
+    assert (found["predicted_val_top1"], found["inside_prediction"]) == (0.5, True)
+    assert "inside_prediction" not in (against(promise, result["means"], 5000) or {})
+    assert against({}, result["means"], 1294) is None
 
 
 def test_a_folder_of_other_training_is_refused_with_the_difference(arch_file, tmp_path):
@@ -201,6 +204,16 @@ def test_the_interval_over_seeds_is_students():
     assert found["mean"] == pytest.approx(0.92)
     assert found["high"] - found["mean"] == pytest.approx(4.302653 * 0.02 / np.sqrt(3))
     assert over_seeds([0.9])["low"] is None
+
+
+def test_a_network_of_timm_that_a_search_chose_trains_at_the_size_of_the_data(tmp_path):
+    path = tmp_path / "1-timm-test-vit.yaml"
+    path.write_text(yaml.safe_dump({"timm": "test_vit", "trial": 1, "metrics": {"val_top1": 0.2}}))
+
+    plan = planned(str(path), sets=("batch_size=256",))
+
+    assert (plan.network.timm, plan.network.shape.image_size) == ("test_vit", 8)
+    assert plan.network.promise["trial"] == 1
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

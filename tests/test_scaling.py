@@ -364,6 +364,7 @@ def test_the_choice_follows_the_amount_of_data(crossing: Scaling, tmp_path: Path
     assert small[0].row["layout"] == "C-C-C-C" and large[0].row["layout"] == "C-T-T-T"
     assert small[0].row["num_images"] == 8000 and "At 500 images" in small[0].reason
     assert yaml.safe_load(files[0].read_text())["metrics"]["p_best"] > 0.9
+    assert yaml.safe_load(files[0].read_text())["metrics"]["predicted_images"] == 64_000
     with pytest.raises(InputError, match="none of the 2 arms keeps macs <= 1 k"):
         choose_at(frame, crossing, 500, limit={"macs": 1000})
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from coatnet_search.datasets import Data, load_data
 from coatnet_search.datasets.data import share
 from coatnet_search.datasets.memory import InMemory
 from coatnet_search.errors import InputError
+from coatnet_search.judge import Judge
 from coatnet_search.recipe import Recipe, make_recipe
-from coatnet_search.train import train
+from coatnet_search.train import Run, train
 from coatnet_search.world import World
 
 BUDGET = Budget(epochs=2, num_images=256)
@@ -68,6 +70,94 @@ def test_a_batch_in_parts_is_the_same_step_as_the_whole(data):
     assert one[-1]["train_loss"] == pytest.approx(two[-1]["train_loss"], abs=1e-4)
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-2)
+
+
+def a_run(data: Data, model: nn.Module | None = None, **changes: Any) -> Run:
+    return Run(model or Plain(), data, recipe(**changes), BUDGET, torch.device("cpu"), nullcontext, World())
+
+
+@pytest.mark.parametrize("micro_batch", [0, 16])
+def test_mixup_blends_labels_as_it_blends_images(data, micro_batch):
+    run, seen = a_run(data, mixup=0.4, micro_batch=micro_batch), []
+    labels = torch.arange(64) % 10
+    images = labels.float().view(-1, 1, 1, 1).expand(64, 1, 8, 8)  # an image is its label
+    plain, run.called = run.called, lambda part: seen.append(part[:, 0, 0, 0]) or plain(part)
+    judged: list[Tensor] = []
+    loss, run.judge.loss = run.judge.loss, lambda logits, targets, *rest: judged.append(targets) or loss(
+        logits, targets, *rest)  # fmt: skip
+
+    run.step(0, images, labels, 0.75)
+
+    assert len(seen) == len(judged) == (4 if micro_batch else 1)
+    for images_seen, targets in zip(seen, judged, strict=True):
+        torch.testing.assert_close(images_seen, 0.75 * targets + 0.25 * targets.flip(0))
+
+
+@pytest.mark.parametrize(("loss", "expected"), [
+    ("softmax", lambda logits, targets: -(targets * logits.log_softmax(1)).sum(1).mean()),
+    ("sigmoid", lambda logits, targets: -(targets * nn.functional.logsigmoid(logits)
+                                          + (1 - targets) * nn.functional.logsigmoid(-logits)).sum(1).mean()),
+])  # fmt: skip
+def test_losses_smoothing_and_mixed_labels_are_what_their_formulas_say(loss, expected):
+    judge = Judge(recipe(loss=loss), 4, torch.device("cpu"))
+    logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 2])
+    hard = nn.functional.one_hot(labels, 4).float()
+
+    plain, smoothed = judge.loss(logits, labels), judge.loss(logits, labels, smoothing=0.2)
+    mixed = judge.loss(logits, labels, 0.7)
+
+    torch.testing.assert_close(plain, expected(logits, hard))
+    torch.testing.assert_close(smoothed, expected(logits, 0.8 * hard + 0.2 / 4))
+    torch.testing.assert_close(mixed, expected(logits, 0.7 * hard + 0.3 * hard.flip(0)))
+
+
+def test_a_step_has_the_schedules_rate_and_a_gradient_of_at_most_the_norm(data):
+    free, clipped = a_run(data), a_run(data, clip_norm=1e-3, warmup=2, warmup_unit="steps")
+    images, labels = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(64) % 10
+
+    for run in (free, clipped):
+        run.step(0, images, labels, 1.0)
+
+    norms = [torch.stack([part.grad.norm() for part in run.parameters]).norm() for run in (free, clipped)]
+    assert norms[0] > 0.01 and norms[1] == pytest.approx(1e-3, rel=1e-3)
+    assert {group["lr"] for group in clipped.optimizer.param_groups} == {clipped.recipe.lr / 2}
+
+
+def test_decay_is_kept_from_norms_biases_and_bias_tables_of_a_network(data):
+    run = a_run(data, seeded_build(ARCH, 0, init="fan_in"), weight_decay=0.05)
+    names = {id(parameter): name for name, parameter in run.model.named_parameters()}
+
+    decayed, spared = ({names[id(one)] for group in run.optimizer.param_groups for one in group["params"]
+                        if bool(group["weight_decay"]) is wanted} for wanted in (True, False))  # fmt: skip
+
+    assert decayed | spared == set(names.values())
+    assert all(name.endswith("weight") and "norm" not in name for name in decayed)
+    assert any("relative_bias" in name for name in spared) and any(name.endswith("bias") for name in spared)
+
+
+def test_a_crop_of_the_centre_and_a_precision_reach_the_evaluation(data, monkeypatch):
+    asked: list[bool] = []
+    whole = data.val_batches
+    monkeypatch.setattr(Data, "val_batches", lambda _, **options: asked.append(options["whole"]) or whole(**options))
+    kinds: set[torch.dtype] = set()
+    model = Plain()
+    model.layers[3].register_forward_hook(lambda _module, _inputs, output: kinds.add(output.dtype))
+
+    for centre in (True, False):
+        a_run(data, model, centre_crop=centre, precision="bfloat16").scores(2)
+
+    assert asked == [False, True]
+    assert kinds == {torch.bfloat16}
+
+
+def test_randaugment_changes_the_images_of_training(data):
+    def first(**changes: Any) -> Tensor:
+        return next(data.train_batches(batch_size=64, seed=0, epoch=1, recipe=recipe(**changes),
+                                       device=torch.device("cpu"), regime=data.regime()))[0]  # fmt: skip
+
+    plain, changed = first(), first(randaugment_layers=2, randaugment_magnitude=15)
+
+    assert (plain != changed).flatten(1).any(1).float().mean() > 0.5
 
 
 def test_gradient_checkpointing_computes_the_same_to_the_bit(data):

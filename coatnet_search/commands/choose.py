@@ -11,6 +11,7 @@ from coatnet_search.scaling import fit_scaling
 from coatnet_search.screen import Screen
 
 COLUMNS = {"rank": "rank", "number": "trial", "layout": "layout", "arch_id": "architecture"}
+IN_FULL = {"digits": "digits-full", "small-images": "small-images-full"}  # a search's recipe -> that of full training
 PREDICTED = ("predicted_error", "p_best", "expected_regret")
 
 
@@ -47,6 +48,11 @@ def main(given: argparse.Namespace) -> int:
     names = [f"timm:{peer_name(str(row['layout']))}" if str(row["layout"]).startswith("timm:") else row["path"]
              for row in rows]  # fmt: skip
     screen.next(["profile", *names], "their cost; --device measures their speed")
+    recipe, data = (study.get("recipe") or {}).get("name"), study.get("data") or {}
+    if recipe:
+        screen.next(["train", paths[0], "--recipe", IN_FULL.get(recipe, recipe), "--data",
+                     data.get("path") or (data["name"] if data["name"] == "digits" else "DATA")],
+                    "trains the first in full; test accuracy comes from there alone")  # fmt: skip
     return 0
 
 

@@ -117,8 +117,13 @@ def _print_recipes(given: argparse.Namespace, screen: Screen) -> int:
 
 
 def _facts(recipe: Recipe) -> list[tuple[str, str]]:
-    return [(name, f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool)
-             else str(value)) for name, value in dataclasses.asdict(recipe).items()]  # fmt: skip
+    return [("optimizer", "AdamW"), *((name, _shown(value)) for name, value in dataclasses.asdict(recipe).items())]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 COLUMNS = {"split": "split", "images": "images", "top1": "accuracy", "interval": "95 % interval", "top5": "top 5",
@@ -140,6 +145,10 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
         screen.say(f"the search saw {show('val_top1', found['search_val_top1'])} validation accuracy{after}; full "
                    f"training gives {show('val_top1', found['obtained_val_top1'])}, "
                    f"{show_difference('val_top1', found['gain'])} {way}")  # fmt: skip
+        if (inside := found.get("inside_prediction")) is not None:
+            value, low, high = (show("val_top1", found[f"predicted_{end}"]) for end in ("val_top1", "low", "high"))
+            screen.say(f"its curve predicted {value} (90 % interval {low} to {high}) for so many images: "
+                       f"{'within' if inside else 'outside'}")  # fmt: skip
     if speed := result.get("throughput_images_per_s"):
         screen.say(f"inference: {show('throughput_images_per_s', speed)} on {result['device']}")
     screen.say(f"written: {out / RESULT}, {out / 'model.safetensors'}, {out / 'config.json'}")

@@ -71,14 +71,13 @@ def open_image(content: bytes, channels: int) -> Image.Image:
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """The shorter side resized to ``side``, then the central square."""
+    """The central square, resized to ``side``: nothing else is, however long an image is."""
     if image.size == (side, side):
         return image
-    scale = side / min(image.size)
-    size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
-    resized = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return resized.crop((left, top, left + side, top + side))
+    shorter = min(image.size)
+    left, top = (image.width - shorter) / 2, (image.height - shorter) / 2
+    box = (left, top, left + shorter, top + shorter)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box, reducing_gap=2.0)
 
 
 def to_array(image: Image.Image) -> NDArray[np.uint8]:

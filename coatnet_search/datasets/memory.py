@@ -75,7 +75,7 @@ def decoded(source: Source, index: Index, side: int) -> NDArray[np.uint8]:
             _decode_all(images, index, side, out)
         out.flush()
 
-    name = f"pixels-{index.content_digest()}-{index.channels}x{side}.npy"
+    name = f"squares-{index.content_digest()}-{index.channels}x{side}.npy"
     pixels: NDArray[np.uint8] = np.load(cached(name, write), mmap_mode="c")  # copy-on-write: torch wants it writable
     return pixels
 
