@@ -21,6 +21,7 @@ from coatnet_search import datasets
 from coatnet_search.config import DataSpec
 from coatnet_search.datasets import DATASETS, load_data, memory, summarize
 from coatnet_search.datasets.augmentation import Choices, augment, draw_choices, generator
+from coatnet_search.datasets.decode import open_image, open_pixels, to_array
 from coatnet_search.datasets.randaugment import OPERATIONS, RandAugment
 from coatnet_search.datasets.regimes import nested_order, split
 from coatnet_search.errors import InputError, SetupError
@@ -392,6 +393,21 @@ def test_images_of_all_modes_and_sizes_become_squares_of_one_shape(tmp_path):
     assert data.num_broken == 0
     with pytest.raises(InputError, match="an image_size is needed"):
         load_data(folder_spec(root))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_whoever_decodes_a_jpeg_file_the_pixels_are_the_same(mode, channels):
+    whole = picture(1, (31, 20), mode, "JPEG")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    sideways = io.BytesIO()
+    Image.open(io.BytesIO(whole)).save(sideways, "JPEG", exif=turned)
+
+    for content in (whole, sideways.getvalue()):
+        found = open_pixels(content, channels)
+
+        assert np.array_equal(found.numpy(), to_array(open_image(content, channels)))
 
 
 def test_a_folder_of_grey_images_has_one_channel(tmp_path):

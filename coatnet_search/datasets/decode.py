@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs: 256 MiB of RGB
 GRAY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
@@ -68,6 +71,25 @@ def open_image(content: bytes, channels: int) -> Image.Image:
     if image.mode == "P" or "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if channels == 1 else "RGB")
+
+
+def open_pixels(content: bytes, channels: int) -> Tensor:
+    """As ``open_image``, but uint8 (C, H, W), channels last in memory.
+
+    JPEG files in colour are decoded by torchvision: the same library and pixels as Pillow's, less copying.
+    """
+    kind = Image.open(io.BytesIO(content))
+    if kind.format == "JPEG" and kind.mode == "RGB" and channels == 3:
+        with contextlib.suppress(RuntimeError):  # it is stricter with files that are a little damaged
+            return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB,
+                               apply_exif_orientation=True)  # fmt: skip
+    return pixels_of(open_image(content, channels))
+
+
+def pixels_of(image: Image.Image) -> Tensor:
+    """uint8 (C, H, W), channels last in memory."""
+    values = torch.from_numpy(np.array(image))
+    return values[None] if values.ndim == 2 else values.permute(2, 0, 1)
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

@@ -13,41 +13,53 @@ from torchvision.transforms import v2
 
 from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN, Augmentation, generator
 from coatnet_search.datasets.data import ALL, Part, share
-from coatnet_search.datasets.decode import open_image, square, to_array
+from coatnet_search.datasets.decode import open_image, open_pixels, pixels_of, square
 from coatnet_search.datasets.source import Encoded
 
 
 @dataclass(frozen=True)
 class _Images(Dataset[Tensor]):
-    """Item i is image ``numbers[i]`` as uint8 (C, side, side); augmented by its own seed, whoever decodes it."""
+    """Item i is image ``numbers[i]`` as uint8 (C, side, side); augmented by its own seed, whoever decodes it.
+
+    A batch is asked for at once and comes as (B, C, side, side), channels last in memory as a network wants it."""
 
     images: Encoded
     numbers: NDArray[np.int64]
     channels: int
     side: int
-    change: Any = None  # a torchvision transform of PIL images
+    change: Any = None  # a torchvision transform
     seeds: tuple[int, int] = (0, 0)
     whole: bool = False  # without a transform: all of the image instead of its centre
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, place: int) -> Tensor:
-        number = int(self.numbers[place])
+    def __getitems__(self, places: list[int]) -> Tensor:
+        batch = torch.empty(len(places), self.side, self.side, self.channels, dtype=torch.uint8).permute(0, 3, 1, 2)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
+            for row, place in zip(batch, places, strict=True):
+                number = int(self.numbers[place])
+                row.copy_(self._changed(number) if self.change else self._plain(number))
+        return batch
+
+    def _changed(self, number: int) -> Tensor:
+        torch.manual_seed(generator(*self.seeds, number).initial_seed())
+        changed: Tensor = self.change(open_pixels(self.images.read(number), self.channels))
+        return changed
+
+    def _plain(self, number: int) -> Tensor:
         image = open_image(self.images.read(number), self.channels)
-        if self.change is None:
-            shown = square(image, self.side if self.whole else round(self.side * STORED_OVER_SHOWN))
-            margin = (shown.width - self.side) // 2
-            image = shown.crop((margin, margin, margin + self.side, margin + self.side))
-        else:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
-                torch.manual_seed(generator(*self.seeds, number).initial_seed())
-                image = self.change(image)
-        return torch.from_numpy(to_array(image).copy())
+        shown = square(image, self.side if self.whole else round(self.side * STORED_OVER_SHOWN))
+        margin = (shown.width - self.side) // 2
+        return pixels_of(shown.crop((margin, margin, margin + self.side, margin + self.side)))
+
+
+def _as_it_is(batch: Tensor) -> Tensor:
+    return batch
 
 
 def transform(recipe: Augmentation, side: int) -> Any:
-    """Random resized crop (or resize, random shift), flip and RandAugment of torchvision, on PIL images."""
+    """Random resized crop (or resize, random shift), flip and RandAugment of torchvision, on uint8 (C, H, W)."""
     if recipe.min_crop_area < 1:
         steps: list[Any] = [v2.RandomResizedCrop(side, scale=(recipe.min_crop_area, 1.0), antialias=True)]
     else:
@@ -99,6 +111,7 @@ class Streamed:
         loader: DataLoader[Tensor] = DataLoader(
             items,
             batch_sampler=order,
+            collate_fn=_as_it_is,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
             prefetch_factor=4 if self.workers else None,
