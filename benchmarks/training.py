@@ -29,6 +29,7 @@ from coatnet_search.arch import Arch, Budget, Stage, Stem
 from coatnet_search.build import seeded_build
 from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data, memory
+from coatnet_search.heap import keep_memory
 from coatnet_search.prepare import parameter_groups, prepared
 from coatnet_search.recipe import Recipe, make_recipe, schedule
 
@@ -211,6 +212,7 @@ def main() -> None:
     if given.clock == "cpu" and given.jpegs and given.workers:
         parser.error("--clock cpu counts this process alone: give --workers 0")
     loop.time = SimpleNamespace(perf_counter=CLOCKS[given.clock])  # the loop reports its speed by this clock too
+    keep_memory(torch.device(given.device))  # for whichever comes first
     loops("digits", load_data(DataSpec(name="digits")), given)
     if given.parquet:
         data = load_data(DataSpec(name="parquet", path=str(given.parquet)))

@@ -244,7 +244,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         if share < 1:  # within what is looked at at once, as the labels are
-            images = torch.cat([part.lerp(part.flip(0), 1 - share) for part in images.split(self.micro)])
+            images = torch.cat([part.lerp(part.flip(0), 1 - share) for part in torch.split(images, self.micro)])
         self.optimizer.zero_grad()
         loss = self.gradients(step, images, labels, share)
         if self.recipe.clip_norm:

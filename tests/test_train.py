@@ -266,8 +266,16 @@ def test_a_loss_that_is_not_a_number_fails_with_its_epoch_and_step(data):
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", "batch_size 32"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory", "at 8 pixels"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "out_of_memory",
+            "32 images of 8 pixels",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+            "out_of_memory",
+            "set recipe.micro_batch",
+        ),
         (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed"), "worker_killed", "fewer data.workers"),
     ],
 )

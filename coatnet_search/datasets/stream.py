@@ -54,7 +54,7 @@ class _Images(Dataset[Tensor]):
         return pixels_of(shown.crop((margin, margin, margin + self.side, margin + self.side)))
 
 
-def _as_it_is(batch: Tensor) -> Tensor:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from coatnet_search.arch import Arch
 from coatnet_search.errors import SetupError
 from coatnet_search.fold import fold_norms
+from coatnet_search.heap import keep_memory
 
 BATCH_SIZE = {"cpu": 32, "cuda": 256}  # where none is asked for
 Network = Callable[[Tensor], Tensor]
@@ -99,6 +100,7 @@ def images_of(arch: Arch, conditions: Conditions, batch_size: int, dtype: torch.
 @contextlib.contextmanager
 def inference(model: nn.Module, conditions: Conditions) -> Iterator[tuple[nn.Module, Network]]:
     """A copy of the model in eval mode as the conditions have it, and what is called to run it; gradients are off."""
+    keep_memory(conditions.place)  # as training has it, and whatever was measured before
     ready = fold_norms(model) if conditions.fold else copy.deepcopy(model)
     ready = ready.eval().to(dtype=conditions.dtype, memory_format=conditions.layout)  # type: ignore[call-overload]
     with threads(conditions.threads), torch.inference_mode():
