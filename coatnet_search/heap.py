@@ -12,8 +12,7 @@ KEPT = 1 << 30  # bytes at the end of the heap that are not given back
 
 def keep_memory(device: torch.device) -> None:
     """Where ``device`` is a CPU and the C library is glibc: blocks come from the heap and return to it. By default
-    those above 32 MiB, activations of a step, are mapped and unmapped each time. Measured: blocks of 36 MB are kept,
-    of 80 MB not all. Elsewhere nothing is done."""
+    those above 32 MiB, activations of a step, are mapped and unmapped each time. Elsewhere nothing is done."""
     if device.type == "cpu":
         _keep()
 
