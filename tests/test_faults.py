@@ -48,7 +48,8 @@ def test_settings_of_ray_and_optuna_are_no_keys_of_a_study(setting, tmp_path):
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background processes ignore it
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from test_run import study
