@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -198,9 +199,10 @@ def _ray(*words, **more):
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="needs the extra `cluster` (ray[default])")
 def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_ports, capsys):
     port, dashboard = free_ports
+    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket has at most 107 bytes
     environment = {**os.environ, **_SETTINGS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={tmp_path}/ray"]  # fmt: skip
+            f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={short}"]  # fmt: skip
     _ray(*head, env=environment)
     before = _ray_processes(port)
     try:
