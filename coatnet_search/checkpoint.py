@@ -47,7 +47,7 @@ def save(folder: Path, checkpoint: Checkpoint, identity: Identity) -> None:
         "epoch": checkpoint.epoch,
         "identity": dict(identity),
         "history": [dict(row) for row in checkpoint.history],
-        "sha256": _sha256(weights),
+        "sha256": sha256_of(weights),
     }
     text = json.dumps({**body, "checksum": _checksum(body)}, indent=1)
     _write(weights.with_suffix(".json"), lambda path: path.write_text(text, encoding="utf-8"))
@@ -76,11 +76,6 @@ def load(folder: Path, identity: Identity) -> Checkpoint | None:
     return None
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """The checksum of each checkpoint's tensors, by the name of its file."""
-    return {note.name: str(_read_note(note)["sha256"]) for note in folder.glob("epoch-*.json")}
-
-
 def _place(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:06d}.safetensors"
 
@@ -103,7 +98,7 @@ def _write(final: Path, write: Any) -> None:
         os.close(handle)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -122,7 +117,7 @@ def _read_note(note: Path) -> dict[str, Any]:
 
 
 def _read_tensors(path: Path, sha256: str) -> Mapping[str, Tensor]:
-    if _sha256(path) != sha256:
+    if sha256_of(path) != sha256:
         raise ValueError("wrong checksum")
     tensors: dict[str, Tensor] = load_file(path)
     return tensors

@@ -367,8 +367,9 @@ class SupernetSpec:
     """What a sandwich's others learn: the largest's answers by kl or alpha divergence; none: labels. null: kl."""
     sampling: Literal["log", "linear"] = "log"
     """Random networks are uniform in multiply-adds on this scale."""
-    partition: Literal["none", "layout"] = "none"
-    """none: all layouts share weights; layout: one supernet for each, with the same steps in all."""
+    partition: Literal["none", "layout", "both"] = "none"
+    """none: all layouts share weights; layout: one supernet for each, with the same steps in all; both: candidates
+    inherit from the shared one, and the report sets the others beside it."""
     recipe: Recipe = field(default_factory=dict)
     """What replaces values of the study's recipe; mixup and RandAugment are off unless they are named here."""
     seed: CountOrZero = 0

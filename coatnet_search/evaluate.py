@@ -194,10 +194,10 @@ class Evaluator:
         assert spec is not None
         if self._heirs is None:
             data = self.data(task.arch.image_size)
-            nets = load_supernets(self.study.supernet_place(self.checkpoints.parent), self.study.space, self.device)
+            nets = load_supernets(self.study.supernet_place(self.checkpoints.parent), self.study.space)
             judge = Judge(self.study.supernet_recipe, data.num_classes, self.device, step_guard=self._step)
             regime = data.regime(self.study.file.data.num_images)
-            self._heirs = Inheritance(nets, data, regime, judge, spec.recalibration_images)
+            self._heirs = Inheritance(nets.to(self.device), data, regime, judge, spec.recalibration_images)
         if self._heir is None or self._heir[0] != task.key:
             self._heir = (task.key, self._heirs.network(task.candidate))
         return self._heir[1]

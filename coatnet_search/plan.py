@@ -28,6 +28,7 @@ from coatnet_search.rehearsal import TRAINING, training_speed
 from coatnet_search.spending import PLAN
 from coatnet_search.study import RUNS, Study
 from coatnet_search.supernet_schedule import Schedule
+from coatnet_search.supernets import parts
 from coatnet_search.survey import Survey
 
 # what stands for data that is not here: a scaling study's networks do not depend on it
@@ -226,7 +227,7 @@ def _supernet_work(study: Study) -> float | None:
     schedule = Schedule(networks_by_layout(study.space), spec)
     steps = [(schedule.layout(step), schedule.networks(step)) for step in range(DRAWN_CYCLES * schedule.cycle)]
     macs = sum(schedule.layouts[layout].macs(one) for layout, networks in steps for one in networks) / len(steps)
-    return spec.epochs * (study.file.data.num_images or summary.num_train) * macs
+    return len(parts(spec)) * spec.epochs * (study.file.data.num_images or summary.num_train) * macs
 
 
 def _in_full(study: Study, candidates: int) -> int:

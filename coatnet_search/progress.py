@@ -34,8 +34,9 @@ class SupernetProgress:
             self._console.print(f"warning: went back to the last good state: {text}", highlight=False, soft_wrap=True)
 
     def _line(self, row: Mapping[str, Any]) -> str:
+        name = "supernets of a layout each" if row["partition"] == "layout" else "supernet"
         parts = [
-            f"supernet: epoch {row['epoch']}/{self._epochs}",
+            f"{name}: epoch {row['epoch']}/{self._epochs}",
             f"training loss {show('train_loss', row['train_loss'])}",
         ]
         for layout, probes in row.get("probes", {}).items():

@@ -35,7 +35,7 @@ from coatnet_search.stopping import stop_signals
 from coatnet_search.study import RUNS, Study, code_version, load_study, prepare_run
 from coatnet_search.supernet_run import STOP, needs_training, train_here, train_worker
 from coatnet_search.supernets import FOLDER as SUPERNET
-from coatnet_search.supernets import Row, read_supernet_rows
+from coatnet_search.supernets import Row, parts, read_supernet_rows
 from coatnet_search.tracking import start_mirror
 from coatnet_search.train import TrainingFailed
 
@@ -144,7 +144,7 @@ class _Training:
     def saw(self, row: Row) -> bool:
         """Shows an epoch; whether to stop after it."""
         self._progress.saw(row)
-        self.done = int(row["epoch"])
+        self.done += 1
         return self.stopping
 
 
@@ -190,7 +190,8 @@ def _train_on_ray(study: Study, folder: Path, address: str | None, training: _Tr
     thread.start()
     while thread.is_alive():
         thread.join(POLL_S)
-        for row in read_supernet_rows(place)[training.done :]:
+        rows = [row for name in parts(spec) for row in read_supernet_rows(folder / name)]
+        for row in rows[training.done :]:
             training.saw(row)
         if training.stopping:
             (place / STOP).touch()

@@ -15,7 +15,7 @@ import coatnet_search
 from coatnet_search import bundled, measurements, strategies
 from coatnet_search.arch import Arch, Budget, digest
 from coatnet_search.checks import safe_name
-from coatnet_search.config import Document, SpaceFile, StudyFile, read_document
+from coatnet_search.config import Document, SpaceFile, StudyFile, SupernetSpec, read_document
 from coatnet_search.datasets import DATASETS, Summary, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
@@ -30,7 +30,7 @@ from coatnet_search.space import COST_METRICS, Space, load_space
 from coatnet_search.storage import Storage
 from coatnet_search.strategies import Problem, make_strategy
 from coatnet_search.supernets import FOLDER as SUPERNET
-from coatnet_search.supernets import facts, facts_id, supernet_folder, supernet_recipe, weights_digest
+from coatnet_search.supernets import facts, facts_id, parts, supernet_folder, supernet_recipe, weights_digest
 
 SCORES = ("val_top1", "val_top5", "val_loss", "error")
 TRAINED_METRICS = (*SCORES, "train_loss", "train_top1")
@@ -130,7 +130,10 @@ class Study:
         spec = self.file.supernet
         if spec is None:
             return "scratch"
-        made = weights_digest(supernet_folder(spec.path)) if spec.path else facts_id(self.supernet_facts)
+        if spec.path:
+            made = weights_digest(supernet_folder(spec.path))
+        else:
+            made = facts_id(self.supernet_facts(parts(spec)[SUPERNET]))
         return f"supernet {made}, norms from {spec.recalibration_images} images"
 
     @property
@@ -139,12 +142,9 @@ class Study:
         assert self.file.supernet is not None
         return supernet_recipe(self.recipe, self.file.supernet)
 
-    @property
-    def supernet_facts(self) -> dict[str, Any]:
-        """What the supernet is that the study trains."""
-        assert self.file.supernet is not None
-        return facts(self.space, self.file.supernet, self.supernet_recipe, self._data_digest(),
-                     self.file.data.num_images)  # fmt: skip
+    def supernet_facts(self, spec: SupernetSpec) -> dict[str, Any]:
+        """What a supernet is that the study trains; ``spec``: one of ``supernets.parts``."""
+        return facts(self.space, spec, self.supernet_recipe, self._data_digest(), self.file.data.num_images)
 
     def supernet_place(self, run: Path) -> Path:
         """The folder of the supernet: one that the study names, or the RUN's own. Raises SetupError."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from coatnet_search.config import SupernetSpec
 from coatnet_search.datasets import load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.evaluate import device_id
@@ -16,8 +17,9 @@ from coatnet_search.supernets import (
     CHECKPOINTS,
     FOLDER,
     Row,
-    check_space,
     is_trained,
+    load_supernets,
+    parts,
     write_facts,
     write_rows,
     write_weights,
@@ -35,22 +37,31 @@ def needs_training(study: Study, run: Path) -> bool:
     spec = study.file.supernet
     if spec is None:
         return False
-    folder = study.supernet_place(run)
     if spec.path:
-        check_space(folder, study.space)
+        load_supernets(study.supernet_place(run), study.space)  # what is wrong with it is said before anything else
         return False
-    return not is_trained(folder)
+    return not all(is_trained(run / name) for name in parts(spec))
 
 
 def train_here(study: Study, run: Path, watch: Watch, device: torch.device, world: World = ALONE) -> None:
-    """Trains, or goes on to train, the supernet of a study into ``run/supernet``; all workers of a ``world`` call it.
+    """Trains, or goes on to train, the supernets of a study into the RUN; all workers of a ``world`` call it.
 
-    Raises InputError for what the study has wrong, SetupError where training cannot go on.
+    Raises InputError for what the study has wrong, TrainingFailed where training cannot go on.
     """
-    folder, spec = run / FOLDER, study.file.supernet
-    assert spec is not None and spec.epochs is not None
+    assert study.file.supernet is not None
+    for name, spec in parts(study.file.supernet).items():
+        trained = is_trained(run / name)
+        world.wait()  # nobody looks after the first has written
+        if not trained and not _train_one(study, run / name, spec, watch, device, world):
+            return
+
+
+def _train_one(study: Study, folder: Path, spec: SupernetSpec, watch: Watch, device: torch.device,
+               world: World) -> bool:  # fmt: skip
+    """Whether it came to its end."""
+    assert spec.epochs is not None
     if world.first:
-        write_facts(folder, study.supernet_facts)
+        write_facts(folder, study.supernet_facts(spec))
     data = load_data(study.file.data, image_size=study.space.file.image_size)  # type: ignore[arg-type]
     guard = DeviceLock(device_id(device)).shared if world.size == 1 else nullcontext
     rows: list[Row] = []
@@ -63,10 +74,11 @@ def train_here(study: Study, run: Path, watch: Watch, device: torch.device, worl
             write_rows(folder, rows)
         if len(rows) == spec.epochs:
             if world.first:
-                write_weights(folder, nets, rows)
+                write_weights(folder, nets)
             world.wait()
         if watch(row):
-            return
+            return False
+    return True
 
 
 def train_worker(asked: Mapping[str, Any], device: torch.device, world: World) -> None:

@@ -65,7 +65,8 @@ def train_supernet(
     the same networks on their shares of each batch and have equal weights throughout.
 
     A row has ``epoch``, ``train_loss`` (of each step's first network: the largest, on labels), ``lr``, ``epoch_s``,
-    ``train_images_per_s``; by layout ``layout_loss`` and ``updates`` (since the start), by branch ``branch_updates``;
+    ``train_images_per_s``, ``partition``; by layout ``layout_loss`` and ``updates`` (since the start), by branch
+    ``branch_updates``;
     ``conflict``: by stage the cosine of the gradients of layouts that differ in its type alone, over the parameters
     that they share (1: they want the same, below 0: they undo each other); ``restored``: sentences, one for each time
     that training went back to the last good state; and where the epoch ends with them, ``probes`` (by layout and size:
@@ -90,8 +91,7 @@ class _SupernetRun(Run):
     ) -> None:  # fmt: skip
         self.space, self.spec = space, spec
         self.schedule = Schedule(networks_by_layout(space), spec)
-        self.nets = Supernets(space, self.schedule.names, spec.partition, recipe, spec.seed, device=device,
-                              training=True)  # fmt: skip
+        self.nets = Supernets.fresh(space, self.schedule.names, spec.partition, recipe, spec.seed, device)
         self.drop_path = recipe.drop_path  # is given to networks, the supernet itself has none
         plain = dataclasses.replace(recipe, drop_path=0.0)
         super().__init__(self.nets, data, plain, supernet_budget(spec, num_images), device, step_guard, world)
@@ -124,6 +124,7 @@ class _SupernetRun(Run):
         self.good = self.state(0)
         row = super().epoch(epoch)
         row["layout_loss"] = {name: sum(found) / len(found) for name, found in sorted(self.epoch_losses.items())}
+        row["partition"] = self.spec.partition
         row["updates"] = dict(self.updates)
         row["branch_updates"] = self.branch_updates()
         row["conflict"] = {f"s{place}": sum(found) / len(found) for place, found in sorted(self.conflict.items())}

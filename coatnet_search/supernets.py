@@ -3,9 +3,9 @@
     supernet.json       what it is: the space, how it is trained, on which data
     epochs.jsonl        a row an epoch
     checkpoints/        while it is trained: the last two
-    weights/            once it is trained: the weights alone
+    weights/            once it is trained: the weights alone, a file a supernet, and digests.json, their checksums
 
-Tensors are safetensors files with a JSON file each (see ``checkpoint.py``); nothing is ever unpickled.
+Tensors are safetensors files; nothing is ever unpickled.
 """
 
 import dataclasses
@@ -18,18 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from coatnet_search import checkpoint
 from coatnet_search.arch import Arch, Budget, Candidate, digest
-from coatnet_search.checkpoint import Checkpoint
-from coatnet_search.config import SpaceFile, SupernetSpec, read_document
-from coatnet_search.document import changes, dump
+from coatnet_search.checkpoint import sha256_of
+from coatnet_search.config import SupernetSpec
+from coatnet_search.document import changes
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.space import Space
-from coatnet_search.supernet import Memory, Supernet, memory_needed
+from coatnet_search.supernet import Memory, Supernet, load_supernet, memory_needed, save_supernet
 
-FACTS, ROWS, CHECKPOINTS, WEIGHTS = "supernet.json", "epochs.jsonl", "checkpoints", "weights"
+FACTS, ROWS, CHECKPOINTS, WEIGHTS, DIGESTS = "supernet.json", "epochs.jsonl", "checkpoints", "weights", "digests.json"
 FOLDER = "supernet"  # of a RUN
+APART = "supernet-apart"  # of a RUN: one for each layout, beside the one that candidates inherit from
 WEAK = {"mixup": 0.0, "randaugment_layers": 0, "randaugment_magnitude": 0}  # small networks learn less from more
 SHARED = "all"  # the name of the only supernet, where layouts share it
 
@@ -37,23 +37,28 @@ Row = dict[str, Any]
 
 
 class Supernets(nn.Module):
-    """``of(layout)`` is the supernet of a layout. ``partition`` none: the same for all; layout: each has its own.
+    """``of(layout)`` is the supernet of a layout: the only one, or where ``nets`` are named by layout, its own."""
 
-    Weights follow from ``seed`` alone. Raises InputError where the space has several image or head sizes, SetupError,
-    before anything is allocated, where they do not fit the device (``training``: with gradients and moments).
-    """
-
-    def __init__(self, space: Space, layouts: Sequence[str], partition: str, recipe: Recipe, seed: int, *,
-                 device: torch.device | None = None, training: bool = False) -> None:  # fmt: skip
+    def __init__(self, nets: Mapping[str, Supernet]) -> None:
         super().__init__()
+        self.nets = nn.ModuleDict(nets)
+
+    @classmethod
+    def fresh(cls, space: Space, layouts: Sequence[str], partition: str, recipe: Recipe, seed: int,
+              device: torch.device) -> "Supernets":  # fmt: skip
+        """New ones for training on ``device``; weights follow from ``seed`` alone.
+
+        Raises InputError where the space has several image or head sizes, SetupError, before anything is allocated,
+        where weights, gradients and moments do not fit the device.
+        """
         names = [SHARED] if partition == "none" else list(layouts)
         one = memory_needed(space)
-        memory = Memory(one.parameters * len(names), one.buffers * len(names))
-        memory.check(space.name, device or torch.device("cpu"), training=training)
+        Memory(one.parameters * len(names), one.buffers * len(names)).check(space.name, device, training=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.nets = nn.ModuleDict({name: Supernet(space, init=recipe.init) for name in names})
-        self.set_grad_checkpointing(recipe.grad_checkpointing)
+            nets = cls({name: Supernet(space, init=recipe.init) for name in names})
+        nets.set_grad_checkpointing(recipe.grad_checkpointing)
+        return nets
 
     def of(self, layout: str) -> Supernet:
         net = self.nets[SHARED if SHARED in self.nets else layout]
@@ -85,6 +90,13 @@ def supernet_recipe(recipe: Recipe, spec: SupernetSpec) -> Recipe:
         raise InputError("recipe.loss: alpha divergence compares distributions over classes; write softmax, or "
                          "supernet.distillation: kl")  # fmt: skip
     return found
+
+
+def parts(spec: SupernetSpec) -> dict[str, SupernetSpec]:
+    """The supernets that a study trains, by folder of the RUN; the first is what candidates inherit from."""
+    if spec.partition != "both":
+        return {FOLDER: spec}
+    return {FOLDER: dataclasses.replace(spec, partition="none"), APART: dataclasses.replace(spec, partition="layout")}
 
 
 def supernet_budget(spec: SupernetSpec, num_images: int | None) -> Budget:
@@ -129,9 +141,7 @@ def write_facts(folder: Path, found: Mapping[str, Any]) -> None:
     if path.is_file() and (changed := list(changes("", read_facts(folder), found))):
         raise InputError(f"{folder} holds another supernet: {'; '.join(changed[:4])}; remove it to train again")
     folder.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".half")
-    half.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
-    half.replace(path)
+    _write(path, found)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -145,54 +155,43 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 
 def is_trained(folder: Path) -> bool:
-    return any((folder / WEIGHTS).glob("epoch-*.json"))
+    return (folder / WEIGHTS / DIGESTS).is_file()
 
 
-def write_weights(folder: Path, nets: Supernets, rows: Sequence[Row]) -> None:
-    """The end of training: the weights alone are kept. Raises OSError."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in nets.state_dict().items()}
-    identity = {"supernet": facts_id(read_facts(folder))}
-    checkpoint.save(folder / WEIGHTS, Checkpoint(len(rows), tensors, rows), identity)
+def write_weights(folder: Path, nets: Supernets) -> None:
+    """The end of training: the weights alone are kept; the list of their checksums is written last. Raises OSError."""
+    (folder / WEIGHTS).mkdir(exist_ok=True)
+    found = {}
+    for name, net in nets.nets.items():
+        path = folder / WEIGHTS / f"{name}.safetensors"
+        assert isinstance(net, Supernet)
+        save_supernet(net, path)
+        found[path.name] = sha256_of(path)
+    _write(folder / WEIGHTS / DIGESTS, found)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
 
 def weights_digest(folder: Path) -> str:
     """Of the weights that lie there. Raises SetupError where the supernet is not trained to its end."""
-    return (
-        digest(sorted(checkpoint.digests(folder / WEIGHTS).items()), 16) if is_trained(folder) else _untrained(folder)
-    )
+    return digest(_digests(folder), 16)
 
 
-def _untrained(folder: Path) -> str:
-    raise SetupError(f"{folder} holds no supernet that was trained to its end; run its study again, which goes on")
+def _digests(folder: Path) -> dict[str, str]:
+    if not is_trained(folder):
+        raise SetupError(f"{folder} holds no supernet that was trained to its end; run its study again, which goes on")
+    return dict(json.loads((folder / WEIGHTS / DIGESTS).read_text(encoding="utf-8")))
 
 
-def space_of_facts(found: Mapping[str, Any]) -> Space:
-    """The space that a supernet's facts name."""
-    return Space(read_document(FACTS, dump(found["space"])).parse(SpaceFile), FOLDER)
-
-
-def check_space(folder: Path, space: Space) -> None:
-    """Raises InputError that names what differs where the supernet is one of another space."""
-    different = list(changes("", read_facts(folder)["space"], space_values(space)))
-    if different:
-        raise InputError(f"the supernet in {folder} is of another space: {'; '.join(different[:4])}; take one of this "
-                         "space, or train one here (supernet.epochs)")  # fmt: skip
-
-
-def load_supernets(folder: Path, space: Space, device: torch.device | None = None) -> Supernets:
-    """A trained supernet for a space. Raises InputError where it is of another one, SetupError where it is not trained
-    or does not fit."""
-    check_space(folder, space)
-    found = read_facts(folder)
-    loaded = checkpoint.load(folder / WEIGHTS, {"supernet": facts_id(found)}) if is_trained(folder) else None
-    if loaded is None:
-        _untrained(folder)
-    assert loaded is not None
-    partition = found["training"]["partition"]
-    nets = Supernets(space, sorted(space.survey.layouts), partition, make_recipe(found["recipe"]), 0, device=device)
-    nets.load_state_dict(dict(loaded.tensors))
-    return nets.to(device or "cpu").eval()
+def load_supernets(folder: Path, space: Space) -> Supernets:
+    """A trained supernet for a space, on the CPU. Raises InputError where it is of another space, with what differs, or
+    damaged; SetupError where it is not trained to its end."""
+    nets = {}
+    for name, sha256 in _digests(folder).items():
+        path = folder / WEIGHTS / name
+        if not path.is_file() or sha256_of(path) != sha256:
+            raise InputError(f"{path} is damaged or not of this supernet; remove {folder} to train it again")
+        nets[path.stem] = load_supernet(path, space)
+    return Supernets(nets).eval()
 
 
 def read_supernet_rows(folder: Path) -> list[Row]:
@@ -202,6 +201,15 @@ def read_supernet_rows(folder: Path) -> list[Row]:
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:
-    half = folder / f"{ROWS}.half"
-    half.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    half.replace(folder / ROWS)
+    _replace(folder / ROWS, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _write(path: Path, found: Mapping[str, Any]) -> None:
+    _replace(path, json.dumps(dict(found), indent=1))
+
+
+def _replace(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never half of it."""
+    half = path.with_suffix(".half")
+    half.write_text(text, encoding="utf-8")
+    half.replace(path)

@@ -13,6 +13,7 @@ from coatnet_search.analyse import complete, join_words, numbers, pareto_front
 from coatnet_search.choose import Choice, choose
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import Sense, quality, quantity, show, show_difference
+from dashboards.supernet_summary import supernet_summary
 
 SHOWN = ("val_top1", "macs", "params", "throughput_images_per_s")
 
@@ -27,21 +28,22 @@ def summarize(
     """Everything that a report says, ready for JSON (no NaN; a missing number is None).
 
     ``note`` is what the data set says of itself (``Data.note``); ``num_val`` the number of validation images. Keys:
-    study, question, objectives, answer (sentences), notices, budget, columns, front, layouts, chosen, cost, failures,
-    trials. Works for a record without any trial.
+    study, question, objectives, answer (sentences), notices, supernet, budget, columns, front, layouts, chosen, cost,
+    failures, trials. Works for a record without any trial.
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
     frame = complete(frame, objectives)
     front = pareto_front(frame, objectives)
     columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
     columns = columns or list(objectives)
-    on_front = set(front["number"])
+    on_front, shared = set(front["number"]), supernet_summary(frame, study)
     return {
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
         "answer": answer(frame, objectives, num_val),
-        "notices": notices(frame, objectives, num_val, note),
+        "notices": [*notices(frame, objectives, num_val, note), *(shared["sentences"] if shared else [])],
+        "supernet": shared,
         "num_val": num_val,
         "budget": front.attrs["budget"],
         "columns": columns,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -20,11 +21,13 @@ from coatnet_search.networks import find_network, read_tensors
 from coatnet_search.plan import make_plan
 from coatnet_search.recalibrate import calibration_numbers, recalibrate
 from coatnet_search.recipe import make_recipe
-from coatnet_search.record import read_trials
+from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.session import Task
 from coatnet_search.study import Study, load_study, study_of_values
 from coatnet_search.supernets import load_supernets, read_supernet_rows, weights_digest
+from dashboards.summary import summarize
+from dashboards.supernet_summary import candidates_per_hour, supernet_summary
 
 STUDY = """
 question: Which of some small networks reads digits best?
@@ -99,17 +102,13 @@ def test_a_trial_has_the_scores_that_its_network_alone_has(finished):
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_results(finished, tmp_path):
-    asked, epochs = study(tmp_path), []
+    asked = study(tmp_path)
 
-    for _ in range(6):
-        outcome = run(asked, local=True, minutes=1e-4, runs=tmp_path)
-        epochs.append(len(read_supernet_rows(outcome.run / "supernet")))
-        assert not outcome.complete
-        if epochs[-1] == 2:
-            break
+    stopped = run(asked, local=True, minutes=1e-4, runs=tmp_path)
+    rows = read_supernet_rows(stopped.run / "supernet")
     outcome = run(asked, local=True, runs=tmp_path)
 
-    assert epochs == [1, 2]
+    assert not stopped.complete and len(rows) == 1 and not stopped.finished
     assert outcome.complete
     assert weights_digest(outcome.run / "supernet") == weights_digest(finished / "supernet")
     assert results(outcome.run) == results(finished)
@@ -140,7 +139,7 @@ def test_a_supernet_is_taken_by_path_and_its_weights_are_in_the_key(finished, tm
 def test_a_supernet_of_another_space_is_refused_with_what_differs(finished, tmp_path):
     asked = study(tmp_path, f"supernet={{path: {finished}}}", width="[8, 16]")
 
-    with pytest.raises(InputError, match=r"is of another space: stages 1\.width 2: 12 -> 16"):
+    with pytest.raises(InputError, match=r"of another space: s1_width is \[8, 12\] there, \[8, 16\] here"):
         run(asked, local=True, runs=tmp_path)
 
 
@@ -163,10 +162,7 @@ def test_damaged_weights_are_no_weights(finished, tmp_path):
     tensors = next((copy / "weights").glob("*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:-4])
 
-    with (
-        pytest.warns(UserWarning, match="is damaged and skipped"),
-        pytest.raises(SetupError, match="holds no supernet"),
-    ):
+    with pytest.raises(InputError, match="is damaged or not of this supernet; remove"):
         load_supernets(copy, asked.space)
 
 
@@ -281,3 +277,40 @@ def test_both_norms_in_one_space_are_branches_of_their_own(tmp_path):
     found = asked.with_data().space.sample(np.random.default_rng(0))
 
     assert found["s1_norm"] in ("batch", "layer")
+
+
+# --- both ways of sharing, and the report ----------------------------------------------------------------------------
+
+
+def test_supernets_of_one_layout_each_are_trained_beside_and_the_report_compares(tmp_path):
+    asked = study(tmp_path, "supernet.partition=both", "supernet.epochs=1", "search.trials=2")
+
+    outcome = run(asked, local=True, runs=tmp_path)
+
+    frame, values = read_record(outcome.run), study_of_run(outcome.run).values()
+    found = supernet_summary(frame, values)
+    assert found is not None
+    assert sorted(path.name for path in (outcome.run / "supernet-apart" / "weights").iterdir()) == [
+        "C-C.safetensors", "C-T.safetensors", "digests.json"]  # fmt: skip
+    assert {row["layout"] for row in found["apart"]} == {row["layout"] for row in found["probes"]} == {"C-C", "C-T"}
+    assert len(set(found["updates"].values())) == 1
+    text = " ".join(summarize(frame, values)["notices"])
+    assert "The supernet was trained for 1 of 1 epochs" in text
+    assert "One supernet for each layout, trained for as many steps in all, against that: C-C smallest" in text
+    assert "none was trained alone" in text
+
+
+def test_a_study_that_trains_its_networks_has_no_supernet_to_report():
+    assert supernet_summary(pd.DataFrame(), {"supernet": None}) is None
+
+
+def test_candidates_an_hour_grow_with_their_number_and_pay_from_where_the_curves_cross():
+    found = candidates_per_hour(3600.0, 4.0, 40.0)
+
+    rates = [row["inherited"] for row in found["curve"]]
+    assert rates == sorted(rates)
+    assert rates[0] == pytest.approx(3600 / 3604)
+    assert {row["alone"] for row in found["curve"]} == {90.0}
+    assert found["pays_from"] == 101
+    assert candidates_per_hour(3600.0, 4.0, None)["pays_from"] is None
+    assert candidates_per_hour(3600.0, 4.0, 3.0)["pays_from"] is None

@@ -73,7 +73,7 @@ def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_training_the_supernet_of_one_network_is_training_that_network_alone_to_the_bit(data):
     asked, made = spec(mode="single-path", epochs=2), recipe(drop_path=0.2, label_smoothing=0.1)
     alone_space = space(ONE)
-    start = Supernets(alone_space, ["C-T"], "none", supernet_recipe(made, asked), 0)
+    start = Supernets.fresh(alone_space, ["C-T"], "none", supernet_recipe(made, asked), 0, torch.device("cpu"))
     candidate = alone_space.sample(np.random.default_rng(0))
     model = build(*start.extract(candidate))
 
