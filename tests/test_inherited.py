@@ -1,5 +1,10 @@
 """A study with inherited weights: the supernet comes first, candidates are scored alike whenever they are asked."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_full_train import kill_a_worker
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,7 +31,7 @@ from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.session import Task
 from coatnet_search.study import Study, load_study, study_of_values
-from coatnet_search.supernets import load_supernets, read_supernet_rows, weights_digest
+from coatnet_search.supernets import load_supernets, read_supernet_rows
 from dashboards.summary import summarize
 from dashboards.supernet_summary import candidates_per_hour, supernet_summary
 
@@ -110,7 +116,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_results(finished
 
     assert not stopped.complete and len(rows) == 1 and not stopped.finished
     assert outcome.complete
-    assert weights_digest(outcome.run / "supernet") == weights_digest(finished / "supernet")
+    nets, twin = (load_supernets(of / "supernet", study_of_run(of).space) for of in (outcome.run, finished))
+    assert all(torch.equal(value, twin.state_dict()[name]) for name, value in nets.state_dict().items())
     assert results(outcome.run) == results(finished)
 
 
@@ -314,3 +321,45 @@ def test_candidates_an_hour_grow_with_their_number_and_pay_from_where_the_curves
     assert found["pays_from"] == 101
     assert candidates_per_hour(3600.0, 4.0, None)["pays_from"] is None
     assert candidates_per_hour(3600.0, 4.0, 3.0)["pays_from"] is None
+
+
+# --- on Ray ----------------------------------------------------------------------------------------------------------
+
+
+def started(path: Path, runs: Path) -> "subprocess.Popen[bytes]":
+    line = [sys.executable, "-m", "coatnet_search", "run", str(path), "--runs", str(runs), "--set",
+            "supernet.workers=2", "supernet.epochs=4"]  # fmt: skip
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+
+
+def wait_for(epochs: int, process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    until = time.monotonic() + 900
+    while len(read_supernet_rows(folder)) < epochs:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.full
+@pytest.mark.ray
+@pytest.mark.timeout(3600)
+def test_two_ray_workers_killed_or_lost_in_the_middle_give_the_weights_of_an_unbroken_run(tmp_path):
+    study(tmp_path)
+    path = tmp_path / "small.yaml"
+    folders = {name: tmp_path / name / "small" / "supernet" for name in ("whole", "lost", "cut")}
+    assert started(path, tmp_path / "whole").wait(900) == 0
+    lost = started(path, tmp_path / "lost")
+    wait_for(2, lost, folders["lost"])
+    kill_a_worker(lost)
+    assert lost.wait(900) == 0  # the group starts again from the last epoch by itself
+    cut = started(path, tmp_path / "cut")
+    wait_for(2, cut, folders["cut"])
+    os.killpg(cut.pid, signal.SIGKILL)
+    cut.wait()
+
+    assert started(path, tmp_path / "cut").wait(900) == 0
+
+    names = {name: dict(load_supernets(folder, study(tmp_path).with_data().space).named_parameters())
+             for name, folder in folders.items()}  # fmt: skip
+    for name in ("lost", "cut"):
+        assert all(torch.equal(value, names[name][key]) for key, value in names["whole"].items())
+        assert results(folders[name].parent) == results(folders["whole"].parent)
