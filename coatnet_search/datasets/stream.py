@@ -43,7 +43,8 @@ class _Images(Dataset[Tensor]):
         return batch
 
     def _changed(self, number: int) -> Tensor:
-        torch.manual_seed(generator(*self.seeds, number).initial_seed())
+        # not torch.manual_seed: it asks after GPUs, for each image, with a stack trace where none is in use
+        torch.default_generator.manual_seed(generator(*self.seeds, number).initial_seed())
         changed: Tensor = self.change(open_pixels(self.images.read(number), self.channels))
         return changed
 
