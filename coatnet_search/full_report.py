@@ -57,11 +57,11 @@ def searches(table: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in table:
         if row["search_val_top1"] is not None:
-            found.setdefault(f"{row['study']} {_seen(row['search_budget'])}", []).append(row)
+            found.setdefault(f"{row['study']} {budget_words(row['search_budget'])}", []).append(row)
     return list(found.values())
 
 
-def _seen(budget: Mapping[str, Any] | None) -> str:
+def budget_words(budget: Mapping[str, Any] | None) -> str:
     """``10,000 images, 5 epochs``: what a search trained its networks with."""
     budget = budget or {}
     images = f"{budget['num_images']:,} images" if budget.get("num_images") else None
@@ -144,7 +144,7 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
         predicted = f"{value:.1f} % ({low:.1f} to {high:.1f})"
     return {
         **row,
-        "seen": _seen(row["search_budget"]),
+        "seen": budget_words(row["search_budget"]),
         "predicted": predicted,
         "interval": f"{100 * row['val_low']:.1f} to {100 * row['val_high']:.1f} %",
         **{key: None if row[key] is None else show("val_top1", row[key])

@@ -13,6 +13,7 @@ import torch
 from coatnet_search.commands.shared import torch_device
 from coatnet_search.errors import EXIT_DONE, InputError, SetupError
 from coatnet_search.full_plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
+from coatnet_search.full_report import budget_words
 from coatnet_search.full_train import RESULT, Row, assess, prepare_out, read_rows, slow_loader, train_plan
 from coatnet_search.networks import find_network
 from coatnet_search.quantities import show, show_difference
@@ -139,8 +140,8 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
     if result["test_note"]:
         screen.say(result["test_note"])
     if found := result["against_prediction"]:
-        budget = found["search_budget"] or {}
-        after = f" after {budget['epochs']} epochs" if budget.get("epochs") else ""
+        words = budget_words(found["search_budget"])
+        after = f" ({words})" if words else ""
         way = "more" if found["gain"] >= 0 else "less"
         screen.say(f"the search saw {show('val_top1', found['search_val_top1'])} validation accuracy{after}; full "
                    f"training gives {show('val_top1', found['obtained_val_top1'])}, "
