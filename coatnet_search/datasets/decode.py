@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs: 256 MiB of RGB
+JPEG = b"\xff\xd8\xff"  # how such a file begins
 GRAY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
 
@@ -78,11 +79,12 @@ def open_pixels(content: bytes, channels: int) -> Tensor:
 
     JPEG files in colour are decoded by torchvision: the same library and pixels as Pillow's, less copying.
     """
-    kind = Image.open(io.BytesIO(content))
-    if kind.format == "JPEG" and kind.mode == "RGB" and channels == 3:
+    if content[:3] == JPEG and channels == 3:
         with contextlib.suppress(RuntimeError):  # it is stricter with files that are a little damaged
-            return decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.RGB,
-                               apply_exif_orientation=True)  # fmt: skip
+            pixels = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED,
+                                 apply_exif_orientation=True)  # fmt: skip
+            if len(pixels) == channels:  # not grey, not CMYK
+                return pixels
     return pixels_of(open_image(content, channels))
 
 
