@@ -31,6 +31,8 @@ TEXT = (
 VALUES = ("candidate", "curve", "arch", "attributes")
 BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
 NOT_METRICS = frozenset((*TEXT, *VALUES, *BUDGET, "number", "epoch"))
+AUDIT = "audit"  # attribute of a network's training alone, after a search with inherited weights; and its origin
+APART = "layouts_apart"  # in a frame's ``attrs``: its layouts cannot be compared, and each has a front of its own
 Z95 = 1.959964  # two-sided 95 % of a normal distribution
 REFERENCE = 1.1  # of the range of each objective seen in the study, from its best value
 
@@ -56,6 +58,14 @@ def metric_names(frame: pd.DataFrame) -> list[str]:
     return [name for name in names if name not in timings and np.isfinite(numbers(frame, name)).any()]
 
 
+def searched(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the search: a training alone for an audit is of another fidelity, and no part of any front."""
+    if "attributes" not in frame.columns:
+        return frame
+    own = [not (isinstance(value, Mapping) and value.get(AUDIT)) for value in frame["attributes"]]
+    return frame[np.array(own, dtype=bool)]
+
+
 def comparable(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
     """The rows that may be compared: done, of the fullest budget, no objective missing; in order of number.
 
@@ -64,7 +74,7 @@ def comparable(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataF
     Raises InputError for no objectives, an unknown name (with the known columns) or a sense that is not min or max.
     """
     _check(frame, objectives)
-    frame = complete(frame)
+    frame = searched(complete(frame))
     done = frame[(frame["state"] == "done").to_numpy(dtype=bool)]
     full = _fullest(done)
     rows = done[full]
@@ -131,9 +141,16 @@ def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Dat
 
 
 def non_dominated(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> NDArray[np.bool_]:
-    """Which rows are on the front of these rows; of equal points the first. No objective may be missing."""
+    """Which rows are on the front of these rows; of equal points the first. No objective may be missing. Where layouts
+    are ``APART`` it is each layout's own front."""
     if rows.empty:
         return np.zeros(0, dtype=bool)
+    if rows.attrs.get(APART):
+        labels, out = rows["layout"].astype(str).to_numpy(), np.zeros(len(rows), dtype=bool)
+        for name in np.unique(labels):
+            own = np.flatnonzero(labels == name)
+            out[own] = moocore.is_nondominated(as_costs(rows.iloc[own], objectives))
+        return out
     return np.asarray(moocore.is_nondominated(as_costs(rows, objectives)), dtype=bool)
 
 
@@ -159,7 +176,7 @@ def hypervolume_over_trials(
         corner = _checked_reference(rows, objectives, reference)
         span = corner - ideal
     unit = np.where(corner > ideal, corner - ideal, 1.0)
-    places = {number: place for place, number in enumerate(complete(frame)["number"], 1)}
+    places = {number: place for place, number in enumerate(searched(complete(frame))["number"], 1)}
     scaled = (costs - ideal) / unit
     volumes = running_volume(scaled)
     trials = np.array([places[number] for number in rows["number"]], dtype=np.int64)
@@ -203,7 +220,8 @@ def layouts_table(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Da
     Columns of an objective are ``best_NAME`` and ``median_NAME``, missing where no trial is comparable. Ordered by the
     best first objective, then by name.
     """
-    rows, front, whole = comparable(frame, objectives), pareto_front(frame, objectives), complete(frame)
+    rows, front = comparable(frame, objectives), pareto_front(frame, objectives)
+    whole = searched(complete(frame))
     table = []
     for layout, group in whole.groupby("layout", sort=True):
         own = rows[rows["layout"] == layout]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from coatnet_search.analyse import join_words, numbers
+from coatnet_search.analyse import join_words, numbers, searched
 from coatnet_search.arch import Candidate
 from coatnet_search.quantities import Sense, quantity, show_difference
 from coatnet_search.ranking import (
@@ -39,6 +39,7 @@ from coatnet_search.strategies.problem import Problem
 NUM_BANDS = 3  # of multiply-adds, with equal numbers of networks
 SIGNIFICANT = 0.05  # chance of offsets that differ so much without a cause, below which they are taken as real
 REPEATS = 3  # of the predictor's folds
+COUNTERPARTS = {"error": ("val_top1",), "val_top1": ("error",)}  # move with a metric, the other way
 UNAUDITED = "unaudited: no network of this search was trained alone, so nothing says how well inherited scores rank"
 
 State = Literal["unaudited", "too few", "comparable", "corrected", "refused"]
@@ -321,12 +322,19 @@ def signed(metric: str, value: float) -> str:
 
 
 def corrected(frame: pd.DataFrame, metric: str, verdict: Verdict) -> pd.DataFrame:
-    """The frame with the verdict's offsets taken off the metric; what was measured stays as ``inherited_METRIC``."""
+    """The frame with the verdict's offsets taken off the metric of the search's trials, and put onto its counterpart
+    where there is one (accuracy of error); what was measured stays as ``inherited_METRIC``."""
     if verdict.state != "corrected":
         return frame
-    raw = numbers(frame, metric)
     shift = frame["layout"].map(lambda name: verdict.offsets.get(str(name), math.nan)).to_numpy(dtype=float)
-    out = frame.assign(**{metric: raw - shift, f"inherited_{metric}": raw})
+    shift = np.where(frame.index.isin(searched(frame).index), shift, 0.0)
+    columns: dict[str, Floats] = {}
+    for name, way in ((metric, -1.0), *((other, 1.0) for other in COUNTERPARTS.get(metric, ()))):
+        raw = numbers(frame, name)
+        columns |= {f"inherited_{name}": raw, name: raw + way * shift}
+        if name == "val_top1":
+            columns[name] = np.clip(columns[name], 0.0, 1.0)
+    out = frame.assign(**columns)
     out.attrs = dict(frame.attrs)
     return out
 

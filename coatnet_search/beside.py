@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from coatnet_search.analyse import complete, numbers
+from coatnet_search.analyse import complete, numbers, searched
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import quantity
 
@@ -104,7 +104,7 @@ def orders(found: Sequence[Result]) -> list[Order]:
 
 def _rows(frame: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
     """The trials that count, with what they are told apart by."""
-    table = complete(frame)
+    table = searched(complete(frame))
     attributes = [value if isinstance(value, Mapping) else {} for value in table["attributes"]]
     sizes = study.get("sizes") or (1.0,)
     rows = pd.DataFrame({

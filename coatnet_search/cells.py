@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coatnet_search.analyse import AUDIT
 from coatnet_search.arch import Arch, Budget, Candidate
 from coatnet_search.cost import cost
 from coatnet_search.errors import InputError
@@ -47,6 +48,8 @@ class Cell:
         return dict(self.peer.count._asdict() if self.peer else cost(self.arch).as_metrics())
 
     def key(self, study: Study) -> str:
+        if AUDIT in self.attributes:
+            return study.audit_key(self.arch, self.budget)
         return study.peer_key(self.peer, self.budget) if self.peer else study.key(self.arch, self.budget)
 
 

@@ -21,7 +21,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from coatnet_search.analyse import BUDGET, as_costs, comparable, complete, join_words, metric_names, numbers, ranked
+from coatnet_search.analyse import (
+    BUDGET,
+    as_costs,
+    comparable,
+    complete,
+    join_words,
+    metric_names,
+    numbers,
+    ranked,
+    searched,
+)
 from coatnet_search.arch import digest
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.quantities import QUANTITIES, Sense, quantity, sense_of, show, show_difference
@@ -135,7 +145,7 @@ def _nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], lim
     """Why ``choose`` finds nothing, as a sentence; where limits are the reason, the nearest trial is named."""
     rows = comparable(frame, objectives)
     if rows.empty:
-        counts = complete(frame)["state"].value_counts()
+        counts = searched(complete(frame))["state"].value_counts()
         states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial"
         return f"nothing to choose from: no trial is done with {join_words(list(objectives))} known ({states})"
     shortfall = _shortfall(rows, objectives, limits)

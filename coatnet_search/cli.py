@@ -253,6 +253,8 @@ def _choose_options(parser: _Parser) -> None:
     parser.add_argument("--limit", metavar="METRIC=NUMBER", type=limit, nargs="+", action="extend", default=[],
                         help="what a chosen one keeps, as macs=4.2e9; laid over the study's own limits")  # fmt: skip
     parser.add_argument("--top", metavar="K", type=count, help="how many (the study's number)")
+    parser.add_argument("--layout", metavar="NAME", nargs="+", action="extend", default=[],
+                        help="of a search with inherited scores: among these layouts alone")  # fmt: skip
     parser.add_argument("--at-data", metavar="N", type=positive,
                         help="of a scaling study: by predicted error at so many training images")  # fmt: skip
     parser.add_argument("--at-compute", metavar="C", type=positive,

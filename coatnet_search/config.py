@@ -36,6 +36,7 @@ from coatnet_search.quantities import QUANTITIES
 from coatnet_search.yaml_text import KeyPath
 
 __all__ = [
+    "AuditSpec",
     "ChooseSpec",
     "ConditionsSpec",
     "DataSpec",
@@ -399,6 +400,30 @@ class SupernetSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class AuditSpec:
+    """Networks that are trained alone after a search with inherited weights, to see how well those rank."""
+
+    candidates: Annotated[int, Strict(), Field(ge=10), BeforeValidator(_whole)] = 36
+    """How many networks: equal numbers of each layout and of three bands of multiply-adds."""
+    seeds: Annotated[int, Strict(), Field(ge=2), BeforeValidator(_whole)] = 2
+    """Trainings of each; their seeds follow search.seed."""
+    epochs: Count | None = None
+    """Epochs of each training; null: those of the study's recipe."""
+    num_images: Count | None = None
+    """Training images of each, a stratified subset; null: all."""
+    recipe: Recipe = field(default_factory=dict)
+    """What replaces values of the study's recipe; never its name or epochs."""
+    records: tuple[Text, ...] = ()
+    """RUNs of stand-alone trainings: those of the same network, budget, data and recipe count, and are not repeated."""
+
+    def __post_init__(self) -> None:
+        for key, instead in (("name", "the study's recipe"), ("epochs", "epochs of its own, audit.epochs")):
+            if key in self.recipe:
+                raise Misplaced(f"an audit has {instead}; remove it", ("recipe", key))
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class TrackingSpec:
     """The mirror of a study's record in MLflow."""
 
@@ -457,6 +482,8 @@ class StudyFile:
     """Probability of being on the front, given the noise between seeds, that replicates ask for; 0: all have them."""
     stop: StopSpec = field(default_factory=StopSpec)
     """When a search ends before its trials are used up."""
+    audit: AuditSpec | None = None
+    """Trains some candidates of a search with inherited weights alone, after it; null: its ranking is unaudited."""
     equal_cost: EqualCost | None = None
     """Makes the study a scaling study: no search, but each layout at this cost, on each regime."""
     layouts: tuple[Text, ...] = ()
@@ -495,6 +522,8 @@ class StudyFile:
         if self.replicates > 1 and (self.evaluate != "trained" or self.equal_cost is not None):
             instead = "has regimes.seeds instead" if self.equal_cost else f"with evaluate: {self.evaluate} has no seeds"
             raise Misplaced(f"a study {instead}; remove it", ("replicates",))
+        if self.audit is not None and self.evaluate != "inherited":
+            raise Misplaced("an audit is of inherited scores; write evaluate: inherited, or remove it", ("audit",))
         if self.equal_cost is None:
             self._check_search()
         else:

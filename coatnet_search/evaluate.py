@@ -130,7 +130,7 @@ class Evaluator:
             with Guard(self.study.allowance) as guard:
                 with guard.working():
                     final.update(self._costs(task))
-                    if self.study.file.measure_when == "start" and not task.measured:
+                    if self.study.file.measure_when == "start" and not task.measured and not self._alone(task):
                         measured, attributes = self.measure(task)
                         final.update(measured)
                         if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs more
@@ -141,12 +141,12 @@ class Evaluator:
             final = {**final, **self._last(epochs, task), **measured}
             if task.until:
                 state = "paused"
-            reasons = [] if task.until else self.study.refusals(final)
+            reasons = [] if task.until or self._alone(task) else self.study.refusals(final)
             if reasons and task.peer:  # it was never a candidate: it is shown, and not chosen
                 attributes["outside_limits"] = reasons
             elif reasons:
                 state, failure = "refused", Failure(kind="limit", message=reasons[0])
-            if task.budget.epochs or not task.peer:
+            if not self._alone(task) and (task.budget.epochs or not task.peer):
                 self._check_objectives(final)
         except _Refused as refused:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
@@ -180,8 +180,15 @@ class Evaluator:
     def _recipe(self, task: Task) -> Recipe:
         """How it is trained; stochastic depth of a peer is built into it."""
         if not task.peer:
-            return self.study.recipe
+            return self._own_recipe(task)
         return dataclasses.replace(self.study.peer_recipe(self._peers[task.peer]), drop_path=0.0)
+
+    def _own_recipe(self, task: Task) -> Recipe:
+        return self.study.audit_recipe if self._alone(task) else self.study.recipe
+
+    def _alone(self, task: Task) -> bool:
+        """Whether a trial is an audit's training: of a network that has been measured and may be chosen already."""
+        return self.study.file.audit is not None and task.budget.epochs > 0
 
     def _inherits(self, task: Task) -> bool:
         """Whether a trial has a supernet's weights; in such a study, one with epochs to spend is trained alone."""
@@ -203,7 +210,7 @@ class Evaluator:
         return self._heir[1]
 
     def _build(self, task: Task) -> nn.Module:
-        recipe = self.study.recipe
+        recipe = self._own_recipe(task)
         if self._inherits(task):
             return self._inherited(task)
         if task.peer:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from coatnet_search.arch import Arch
+from coatnet_search.audit_trials import check_audit
 from coatnet_search.cells import Cell, planned
 from coatnet_search.cost import cost
 from coatnet_search.datasets import Summary
@@ -24,6 +25,7 @@ from coatnet_search.evaluate import describe
 from coatnet_search.feasible import check_feasible
 from coatnet_search.journal import record_path, write_json
 from coatnet_search.layout_networks import networks_by_layout
+from coatnet_search.ranking import LEAST
 from coatnet_search.rehearsal import TRAINING, training_speed
 from coatnet_search.spending import PLAN
 from coatnet_search.study import RUNS, Study
@@ -93,6 +95,8 @@ class Plan:
     num_val: int | None
     num_classes: int
     training: Training | None
+    audit_trainings: int  # networks trained alone after the search
+    audit: Training | None  # how long these take
     run_mib: float
     cache_mib: float
     free_mib: float
@@ -111,6 +115,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     except SetupError as error:
         warnings.append(f"{error}; `run` needs it (without it the hours are not known)")
     check_feasible(study)
+    check_audit(study)
     cells = _cells(study, warnings)
     archs, share = _sampled(study) if study.file.equal_cost is None else ([cell.arch for cell in cells], 1.0)
     macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs if arch.stages)
@@ -126,10 +131,14 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     shared = _supernet_work(study)
     trials = searched + len(cells)
     device = _device(study, warnings)
-    training = _training(study, macs[len(macs) // 2][2], trials, work, shared, device, warnings)
+    middle = macs[len(macs) // 2][2]
+    training = _training(study, middle, trials, work, shared, device, warnings)
+    alone = _audit(study, warnings)
+    audited = _audit_work(study, alone, float(np.mean([value for value, _, _ in macs])))
+    audit = _training(study, middle, alone, audited, 0.0, device, warnings) if alone else None
     at_once = training.at_once if training else 1
     free = shutil.disk_usage(_existing(runs)).free / MIB
-    needed, cached = _run_bytes(study, trials, max(params), at_once) / MIB, _cache_bytes(study) / MIB
+    needed, cached = _run_bytes(study, trials + alone, max(params), at_once) / MIB, _cache_bytes(study) / MIB
     if needed + cached > free:
         warnings.append(f"about {needed + cached:,.0f} MiB of disk are needed and {free:,.0f} MiB are free")
     summary = study.summary
@@ -151,6 +160,8 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         num_val=summary.num_val if summary else None,
         num_classes=study.space.file.num_classes,
         training=training,
+        audit_trainings=alone,
+        audit=audit,
         run_mib=needed,
         cache_mib=cached,
         free_mib=free,
@@ -251,6 +262,26 @@ def _macs_trained(study: Study, cells: Sequence[Cell], candidates: int, macs: fl
     every = study.summary.num_train
     search = _search_epochs(study, candidates) * (study.budget.num_images or every) * macs
     return search + sum(cell.budget.epochs * (cell.budget.num_images or every) * cell.macs for cell in cells)
+
+
+def _audit(study: Study, warnings: list[str]) -> int:
+    """How many networks an audit trains alone, each seed counted; a warning where they are too few for the layouts."""
+    spec = study.file.audit
+    if spec is None:
+        return 0
+    layouts = sum(count > 0 for count in study.space.survey.layouts.values())
+    if spec.candidates < LEAST * layouts:
+        warnings.append(f"audit.candidates is {spec.candidates}: fewer than {LEAST} of each of {layouts} layouts, so "
+                        f"offsets of layouts will be too few to correct by; {LEAST * layouts} are enough")  # fmt: skip
+    return spec.candidates * spec.seeds
+
+
+def _audit_work(study: Study, trainings: int, macs: float) -> float | None:
+    """As ``_work``, of an audit's trainings."""
+    if study.summary is None:
+        return None
+    budget = study.audit_budget()
+    return trainings * budget.epochs * images_per_epoch(study.summary, budget.num_images) * macs
 
 
 def _range(values: list[int]) -> Range:

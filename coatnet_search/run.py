@@ -15,6 +15,8 @@ from typing import Any
 import torch
 
 from coatnet_search.analyse import pareto_front
+from coatnet_search.audit_trials import check_audit
+from coatnet_search.audited import judged
 from coatnet_search.cells import planned, regime_sizes
 from coatnet_search.checks import safe_name
 from coatnet_search.cluster import joined, run_on_ray
@@ -83,6 +85,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     checked = study if study.summary else study.with_data()
     cells = planned(checked)  # what no run can meet is refused before anything is written
     check_feasible(checked)
+    check_audit(checked)
     source = runs / checked.name
     checked = dataclasses.replace(checked, name=safe_name(fork)) if fork else checked
     folder = runs / checked.name
@@ -269,5 +272,6 @@ def _mirror(study: Study, folder: Path) -> Iterator[Any]:
 def _tell_front(study: Study, folder: Path) -> None:
     frame = read_record(folder)
     known = all(name in frame for name in study.file.objectives)  # no trial may have told what a user's trainer tells
-    keys = list(pareto_front(frame, study.file.objectives)["key"]) if known else []
+    found = judged(frame, study.values())
+    keys = list(pareto_front(found.frame if found else frame, study.file.objectives)["key"]) if known else []
     write_json(folder / "front.json", [str(key) for key in keys])  # what the mirror tags

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from coatnet_search.analyse import AUDIT
 from coatnet_search.arch import TERMINAL, Failure, Trial
+from coatnet_search.audit_trials import DRAWN, AuditPlan
 from coatnet_search.cells import Cell
 from coatnet_search.enough import little_to_gain, spent
 from coatnet_search.errors import InputError, SetupError
@@ -62,6 +64,7 @@ class Session:
         self._open = [key for key in self._planned if key not in known]
         self._order = Ordering(self._planned, study.file.settle)
         self._storage = study.checkpoint_storage()
+        self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
         self._in_a_row: list[str] = []  # the failures since a trial last went well
         self._tries: Counter[int] = Counter()
@@ -75,11 +78,17 @@ class Session:
 
     @property
     def wanted(self) -> int:
-        """How many trials the study is: those that it plans by itself, those of its search, and replicates of these, as
-        far as they are known; of a search that has ended early those that it has."""
+        """How many trials the study is: those that it plans by itself, those of its search, replicates of these, as
+        far as they are known, and those of its audit; of a search that has ended early those that it has."""
         again = len(self.trials) - len(self._first) - len(self._baseline) + len(self._replicates())
         first = len(self._first) if self.ended_early else self._wanted_first
-        return again + first + (self.study.file.search.baseline if self._searches else 0)
+        return again + first + (self.study.file.search.baseline if self._searches else 0) + self._audits_left
+
+    @property
+    def _audits_left(self) -> int:
+        """Trainings alone that are not begun: all of them, where the search is not over."""
+        spec = self.study.file.audit
+        return len(self._for_audit()) if spec is None or self._over else spec.candidates * spec.seeds
 
     @property
     def _wanted_first(self) -> int:
@@ -95,9 +104,13 @@ class Session:
 
     @property
     def _first(self) -> list[Trial]:
-        """All trials but replicates and the baseline, in order of number."""
-        trials = (self.trials[number] for number in sorted(self.trials))
-        return [trial for trial in trials if not {REPLICATE, BASELINE} & set(trial.attributes)]
+        """All trials but replicates, the baseline and those of the audit, in order of number."""
+        apart = {REPLICATE, BASELINE, AUDIT, DRAWN}
+        return [trial for trial in self._ordered if not apart & set(trial.attributes)]
+
+    @property
+    def _ordered(self) -> list[Trial]:
+        return [self.trials[number] for number in sorted(self.trials)]
 
     @property
     def _baseline(self) -> list[Trial]:
@@ -121,13 +134,14 @@ class Session:
         if self._spent:
             return True
         ended = len(self.finished) == len(self.trials)
-        return ended and not (self._may_start or self._may_compare or self._replicates())
+        return ended and not (self._may_start or self._may_compare or self._replicates() or self._for_audit())
 
     @property
     def ended_early(self) -> str | None:
         """Which of the study's stop rules left work undone, in words."""
         paused = any(trial.state == "paused" for trial in self.trials.values())
         left = paused or len(self._first) < self._wanted_first or self._waiting or self._replicates()
+        left = left or self._for_audit()
         return (self._spent or self._little_to_gain) if left else None
 
     @property
@@ -143,8 +157,8 @@ class Session:
 
     def next(self) -> Task | None:
         """The next trial to run: an interrupted one, what the study plans, what its strategy proposes, a replicate of
-        what is finished; None: none, or the disk has no room before a running one ends. Raises SetupError where it has
-        none and nothing runs."""
+        what is finished, one of the audit; None: none, or the disk has no room before a running one ends. Raises
+        SetupError where it has none and nothing runs."""
         if self.stopping or self._spent or not self._has_disk():
             return None
         task = self._next()
@@ -155,7 +169,9 @@ class Session:
     def _next(self) -> Task | None:
         if self._waiting:
             return self._task(self._waiting.popleft())
-        return self._go_on() or self._new() or self._go_on() or self._compare() or self._replicate()
+        return (
+            self._go_on() or self._new() or self._go_on() or self._compare() or self._replicate() or self._train_alone()
+        )
 
     def _new(self) -> Task | None:
         """What the study plans, then what its strategy proposes."""
@@ -214,6 +230,33 @@ class Session:
     def _replicate(self) -> Task | None:
         left = [] if self._may_start else self._replicates()
         return self._start(left[0], REPLICATE) if left else None
+
+    @property
+    def _over(self) -> bool:
+        """Whether all that comes before the audit has ended."""
+        apart = {AUDIT, DRAWN}
+        ended = all(trial.state in TERMINAL or apart & set(trial.attributes) for trial in self.trials.values())
+        return ended and not (self._may_start or self._may_compare or self._replicates())
+
+    def _train_alone(self) -> Task | None:
+        """What the audit runs next, after it has taken over what other records have."""
+        if self._audit is None or not self._over:
+            return None
+        for trial in self._audit.elsewhere(self._ordered):
+            self._copy(trial)
+        left = self._for_audit()
+        return self._start(left[0], AUDIT) if left else None
+
+    def _for_audit(self) -> list[Cell]:
+        return self._audit.left(self._ordered) if self._audit and self._over else []
+
+    def _copy(self, trial: Trial) -> None:
+        """A finished training of another record, as a trial of this one."""
+        assert trial.arch is not None and trial.budget is not None
+        cell = Cell(arch=trial.arch, budget=trial.budget, candidate=trial.candidate, attributes=trial.attributes)
+        begun = self._begin(self._free_number(), cell, str(trial.key), AUDIT)
+        known = {name: value for name, value in trial.metrics.items() if value is not None}
+        self._end(begun, Report(metrics=known, state="done", device=trial.device, timings=trial.timings))
 
     def _has_disk(self) -> bool:
         short = self._short_of_disk()
@@ -291,7 +334,8 @@ class Session:
         rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
         halving = self.study.halving
         taken = [Trial(trial.candidate, state="stopped") for trial in self._baseline]  # what they showed is not told
-        history = [*(halving.shown(self.candidates) if halving else self.candidates), *taken]
+        drawn = [trial for trial in self._ordered if DRAWN in trial.attributes]  # scored as its own candidates are
+        history = [*(halving.shown(self.candidates) if halving else self.candidates), *drawn, *taken]
         proposed = self._strategy.suggest(self._problem, history, rng, 1)
         if not proposed:
             self.exhausted = True
@@ -303,7 +347,7 @@ class Session:
 
     def _constrain(self) -> None:
         """Networks that ran out of memory bound what is proposed, as far as no larger one was trained all the same."""
-        ended = [trial for trial in self.finished if not trial.attributes.get("peer")]
+        ended = [trial for trial in self.finished if not {"peer", AUDIT} & set(trial.attributes)]
         done = [trial.metrics for trial in ended if trial.state == "done"]
         failed = [trial.metrics for trial in ended if trial.failure and trial.failure.kind in TOO_LARGE]
         too_large = [one for one in failed if not any(larger(other, one) for other in done)]
@@ -312,10 +356,12 @@ class Session:
             self._problem = self.study.problem(too_large)
 
     def _start(self, cell: Cell, origin: str) -> Task:
-        number = self._free_number()
+        return self._task(self._begin(self._free_number(), cell, cell.key(self.study), origin))
+
+    def _begin(self, number: int, cell: Cell, key: str, origin: str) -> Trial:
         arch = None if cell.peer else cell.arch
         trial = Trial(
-            dict(cell.candidate), cell.metrics(), "running", number=number, key=cell.key(self.study),
+            dict(cell.candidate), cell.metrics(), "running", number=number, key=key,
             arch=arch, budget=cell.budget, attributes=dict(cell.attributes),
         )  # fmt: skip
         self.trials[number] = trial
@@ -326,7 +372,7 @@ class Session:
             "budget": dataclasses.asdict(cell.budget), "metrics": trial.metrics, "attributes": trial.attributes,
             "origin": origin,
         })  # fmt: skip
-        return self._task(trial)
+        return trial
 
     def _free_number(self) -> int:
         return next(number for number in itertools.count() if number not in self.trials)
@@ -414,7 +460,8 @@ class Session:
         file = self.study.file
         if file.measure_when != "end" or not file.measure:
             return []
-        left = [trial for trial in self.finished if trial.state == "done" and "conditions" not in trial.attributes]
+        left = [trial for trial in self.finished
+                if trial.state == "done" and not {"conditions", AUDIT} & set(trial.attributes)]  # fmt: skip
         return [self._task(trial) for trial in left]
 
     def measured(self, task: Task, metrics: Mapping[str, float], attributes: Mapping[str, Any]) -> None:

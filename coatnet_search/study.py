@@ -38,6 +38,7 @@ RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
 FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
          "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
+AUDITED = ("epochs", "num_images", "recipe")  # of an audit: those that its results follow from
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 MEMORY_COSTS = ("activations", "params")  # what the memory of a training grows with, at one batch size
 FREE_IN_DATA = ("path", "download", "workers")
@@ -165,6 +166,22 @@ class Study:
         place, mark, options = self.file.storage.partition("?")
         return Storage(f"{place.rstrip('/')}/{self.name}{mark}{options}")
 
+    @property
+    def audit_recipe(self) -> Recipe:
+        """How an audit trains a network alone: the study's recipe with what the audit has otherwise."""
+        audit = self.file.audit
+        own = {**audit.recipe, **({"epochs": audit.epochs} if audit.epochs else {})} if audit else {}
+        return make_recipe({**dataclasses.asdict(self.recipe), **own})
+
+    def audit_budget(self, seed: int = 0) -> Budget:
+        """What such a training may spend; ``seed`` counts from the study's."""
+        images = self.file.audit.num_images if self.file.audit else None
+        return Budget(epochs=self.audit_recipe.epochs, num_images=images, seed=self.file.search.seed + seed)
+
+    def audit_key(self, arch: Arch, budget: Budget) -> str:
+        """As ``key``, of a network trained alone."""
+        return self._key(arch.id, "scratch", budget, self.audit_recipe, "trained")
+
     def peers(self) -> dict[str, Peer]:
         """The networks of timm beside the candidates, by label, for the study's data. Raises SetupError where weights
         that one starts from are not on this machine."""
@@ -288,6 +305,7 @@ def _check_names(study: Study, source: Document) -> None:
     for place, name in enumerate(file.measure):
         if name not in measurements.menu():
             raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
+    _check_audit(study, source)
     _check_end(study, source)
     _check_published(study, source)
     if study.evaluator:  # a trainer of the user's may yield further names
@@ -357,6 +375,16 @@ def _check_supernet(study: Study, source: Document) -> None:
         raise source.error((*at, key.removeprefix("recipe.")), message) from None
 
 
+def _check_audit(study: Study, source: Document) -> None:
+    if study.file.audit is None:
+        return
+    try:
+        _ = study.audit_recipe
+    except InputError as error:
+        key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
+        raise source.error(("audit", "recipe", key.removeprefix("recipe.")), message) from None
+
+
 def _check_published(study: Study, source: Document) -> None:
     """A printed result is of a choice that the study has."""
     for place, one in enumerate(study.file.published):
@@ -422,6 +450,9 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator
     for name in FIXED:
         if name in before:  # a key that came with a later version stood at its default
             yield from _changed(name, before[name], after.get(name))
+    audits = before.get("audit"), after.get("audit")
+    for name in AUDITED if all(audits) else ():
+        yield from _changed(f"audit.{name}", *(audit.get(name) for audit in audits if audit))
     for name in ("strategy", "seed", "options", "halving"):
         yield from _changed(f"search.{name}", before.get("search", {}).get(name), after.get("search", {}).get(name))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from coatnet_search.analyse import Floats, hypervolume_over_trials
+from coatnet_search.analyse import APART, Floats, hypervolume_over_trials
 from coatnet_search.quantities import Sense, axis_title, quality, quantity, sense_of
 from dashboards import marks
 
@@ -59,7 +59,7 @@ def front(
     )
     if rows.empty:
         return empty_figure(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
-    line = rows[rows["front"]].sort_values("x")
+    line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
                        line={"shape": _step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
     for layout, look in looks.items():

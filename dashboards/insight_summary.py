@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from coatnet_search.analyse import complete
+from coatnet_search.analyse import complete, searched
 from coatnet_search.errors import InputError
 from coatnet_search.halving import split
 from coatnet_search.importance import importance
@@ -34,7 +34,7 @@ def insights(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = N
     """All that is said of a search besides its front. Keys of ``values``: spending, sentences, importance, marginals,
     growth, noise, rungs. ``run``: the RUN's folder, for its plan and its size on disk."""
     objectives: dict[str, Sense] = dict(study["objectives"])
-    frame = complete(frame, objectives)
+    frame = searched(complete(frame, objectives))
     main = quality(objectives)
     scaling = bool(study.get("equal_cost"))
     rows = frame.iloc[:0] if scaling else frame  # a scaling study searches nothing: its section says what it found

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from coatnet_search.analyse import Floats, accuracies, comparable, complete, non_dominated, numbers, wilson
+from coatnet_search.analyse import Floats, accuracies, comparable, complete, non_dominated, numbers, searched, wilson
+from coatnet_search.audit import Audit
 from coatnet_search.published import published
 from coatnet_search.quantities import COSTS, Sense, quality, scale, sense_of
 
@@ -71,7 +72,7 @@ def points(
     Values are as drawn (percent, not fractions); the bounds are missing where no interval is known. ``front`` marks the
     front of this plane among the final trials.
     """
-    rows = complete(frame, [*objectives, x, y])
+    rows = searched(complete(frame, [*objectives, x, y]))
     final = set(comparable(rows, {y: sense_of(y, objectives), x: sense_of(x, objectives)})["number"])
     shown = np.isfinite(numbers(rows, x)) & np.isfinite(numbers(rows, y)) & rows["layout"].notna().to_numpy(dtype=bool)
     rows = rows[shown].reset_index(drop=True)
@@ -113,10 +114,44 @@ def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats
     return missing, missing
 
 
+def audit_points(audit: Audit) -> pd.DataFrame:
+    """The audited networks as drawn: number, layout, x (the inherited score), y (the mean of those trained alone) with
+    y_low and y_high (the seeds' lowest and highest), offset (x - y)."""
+    table = pd.DataFrame({
+        "number": [one.number for one in audit.networks], "layout": [one.layout for one in audit.networks],
+        "x": [one.inherited for one in audit.networks], "y": [float(np.mean(one.alone)) for one in audit.networks],
+        "y_low": [min(one.alone) for one in audit.networks], "y_high": [max(one.alone) for one in audit.networks],
+    })  # fmt: skip
+    table["offset"] = table["x"] - table["y"]
+    shown = ["x", "y", "y_low", "y_high", "offset"]
+    table[shown] = table[shown] * scale(audit.metric)
+    return table
+
+
+def audit_looks(audit: Audit) -> dict[str, Look]:
+    """As ``looks``, of the audited layouts."""
+    return looks(pd.DataFrame({"layout": list(audit.offsets), "number": range(len(audit.offsets))}))
+
+
+def audit_offsets(audit: Audit) -> pd.DataFrame:
+    """The layouts' offsets that are known, as drawn: layout, value, low, high."""
+    known = [(name, one.value, one.low, one.high) for name, one in audit.offsets.items() if one.value is not None]
+    table = pd.DataFrame(known, columns=["layout", "value", "low", "high"])
+    numbers_of = ["value", "low", "high"]
+    table[numbers_of] = table[numbers_of].astype(float) * scale(audit.metric)
+    return table
+
+
+def shared_range(points: pd.DataFrame) -> tuple[float, float]:
+    """The least and the largest of all drawn scores."""
+    values = points[["x", "y_low", "y_high"]].to_numpy(dtype=float)
+    return float(values.min()), float(values.max())
+
+
 def curve_name(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> str | None:
     """What the learning curves show: the quality objective, else accuracy, else loss; None without curves."""
     known: set[str] = set()
-    for curve in complete(frame)["curve"]:
+    for curve in searched(complete(frame))["curve"]:
         if isinstance(curve, Sequence):
             known.update(*(epoch.keys() for epoch in curve))
     if "val_top1" in known:
@@ -129,7 +164,7 @@ def curves(frame: pd.DataFrame, name: str, objectives: Mapping[str, Sense]) -> l
 
     Values are as drawn. The front's trials come first, the rest evenly from the whole study.
     """
-    rows = complete(frame, objectives)
+    rows = searched(complete(frame, objectives))
     has_curve = np.array([isinstance(curve, Sequence) and len(curve) > 0 for curve in rows["curve"]], dtype=bool)
     with_curve = rows[has_curve & rows["layout"].notna().to_numpy(dtype=bool)].copy()
     best = comparable(rows, objectives)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from coatnet_search.analyse import hypervolume_over_trials
+from coatnet_search.analyse import APART, hypervolume_over_trials
 from coatnet_search.quantities import Sense, axis_title, quality, quantity, sense_of
 from dashboards import marks
 from dashboards.figures import GRID, INK, LINE
@@ -69,7 +69,7 @@ def _front(
     titles(axes, f"{quantity(y).title} against {quantity(x).title}", axis_title(x), axis_title(y))
     if rows.empty:
         return empty_picture(axes, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
-    line = rows[rows["front"]].sort_values("x")
+    line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
     step = "steps-post" if sense_of(x, objectives) == "min" else "steps-pre"
     axes.plot(line["x"], line["y"], drawstyle=step, color=LINE, linewidth=1.8, zorder=1)
     for layout, look in looks.items():

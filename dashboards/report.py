@@ -18,7 +18,9 @@ from markupsafe import Markup
 from coatnet_search.analyse import complete
 from coatnet_search.choose import Choice
 from coatnet_search.quantities import heading, quantity, show
-from dashboards import figures, insight_figures, scaling_figures
+from dashboards import audit_figures, figures, insight_figures, scaling_figures
+from dashboards.audit_pictures import write_audit_pictures
+from dashboards.audit_summary import AuditSection, audit_section, span
 from dashboards.insight_pictures import write_search_pictures
 from dashboards.insight_summary import Insights, insights
 from dashboards.pictures import write_pictures
@@ -40,16 +42,18 @@ def write_report(
     overlay: bool = False,
     section: Section | None = None,
     found: Insights | None = None,
+    audit: AuditSection | None = None,
 ) -> Path:
     """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
 
     ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
     data set says of itself; ``overlay``: published networks in the figures of the front; ``section``: what
-    ``scaling_section`` found, ``found``: what ``insights`` did (each is asked where it is not given). A record without
-    trials, or with failed ones only, gives a page that says so.
+    ``scaling_section`` found, ``found``: what ``insights`` did, ``audit``: what ``audit_section`` did (each is asked
+    where it is not given). A record without trials, or with failed ones only, gives a page that says so.
     """
     objectives = dict(study["objectives"])
-    frame = complete(frame, objectives)
+    audit = audit or audit_section(frame, study)
+    frame = complete(audit.judged.frame if audit else frame, objectives)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
     write_csv(frame, run / "trials.csv")
@@ -59,7 +63,9 @@ def write_report(
     found = found or insights(frame, study, run)
     if not study.get("equal_cost"):
         write_search_pictures(frame, objectives, found, run / "figures")
-    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found)
+    write_audit_pictures(audit.judged.found if audit else None, run / "figures")
+    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found,
+                     audit=audit)  # fmt: skip
     temporary = run / "report.html.tmp"
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, run / "report.html")
@@ -77,9 +83,12 @@ def html_page(
     overlay: bool = False,
     section: Section | None = None,
     found: Insights | None = None,
+    audit: AuditSection | None = None,
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
-    data = summarize(frame, study, choices, num_val, note)
+    audit = audit or audit_section(frame, study)
+    frame = audit.judged.frame if audit else frame
+    data = summarize(frame, study, choices, num_val, note, audit=audit)
     found = found or insights(frame, study, run)
     data |= {
         "search": found.values,
@@ -90,6 +99,7 @@ def html_page(
     drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
     if not study.get("equal_cost"):
         drawn |= insight_figures.all_figures(frame, data["objectives"], found)
+    drawn |= audit_figures.all_figures(audit.judged.found if audit else None)
     if section and section.scaling:
         drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
@@ -100,7 +110,9 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration)
+    environment.filters.update(
+        quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration, span=span
+    )
     return environment.get_template("report.html").render(
         data=data,
         tables=TABLES,

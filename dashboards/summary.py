@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search import analyse
-from coatnet_search.analyse import complete, join_words, numbers, pareto_front
+from coatnet_search.analyse import complete, join_words, numbers, pareto_front, searched
 from coatnet_search.choose import Choice, choose
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import Sense, quality, quantity, show, show_difference
+from dashboards.audit_summary import AuditSection, audit_section
 from dashboards.supernet_summary import supernet_summary
 
 SHOWN = ("val_top1", "macs", "params", "throughput_images_per_s")
@@ -24,15 +25,20 @@ def summarize(
     choices: Sequence[Choice] = (),
     num_val: int | None = None,
     note: str | None = None,
+    *,
+    audit: AuditSection | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says, ready for JSON (no NaN; a missing number is None).
 
     ``note`` is what the data set says of itself (``Data.note``); ``num_val`` the number of validation images. Keys:
-    study, question, objectives, answer (sentences), notices, supernet, budget, columns, front, layouts, chosen, cost,
-    failures, trials. Works for a record without any trial.
+    study, question, objectives, answer (sentences), notices, supernet, audit, budget, columns, front, layouts, chosen,
+    cost, failures, trials. Works for a record without any trial. Trainings for an audit count as cost and failures
+    alone; ``audit``: what ``audit_section`` found of a study with inherited scores (asked where it is not given).
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
-    frame = complete(frame, objectives)
+    audit = audit or audit_section(frame, study)
+    every = complete(audit.judged.frame if audit else frame, objectives)
+    frame = searched(every)
     front = pareto_front(frame, objectives)
     columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
     columns = columns or list(objectives)
@@ -41,18 +47,23 @@ def summarize(
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
-        "answer": answer(frame, objectives, num_val),
-        "notices": [*notices(frame, objectives, num_val, note), *(shared["sentences"] if shared else [])],
+        "answer": _apart(frame, objectives) if audit and audit.refused else answer(frame, objectives, num_val),
+        "notices": [
+            *_audited(audit),
+            *notices(frame, objectives, num_val, note),
+            *(shared["sentences"] if shared else []),
+        ],
         "supernet": shared,
+        "audit": audit.values if audit else None,
         "num_val": num_val,
         "budget": front.attrs["budget"],
         "columns": columns,
         "front": [_row(row, columns) for _, row in front.iterrows()],
         "layouts": [_plain(row) for row in analyse.layouts_table(frame, objectives).to_dict("records")],
         "chosen": _chosen(choices, columns),
-        "not_chosen": None if choices else _why_none(frame, study, objectives),
-        "cost": cost(frame, study),
-        "failures": failures(frame),
+        "not_chosen": None if choices else _why_none(frame, study, objectives, audit),
+        "cost": cost(every, study),
+        "failures": failures(every),
         "trials": [_row(row, columns) | {"front": row["number"] in on_front} for _, row in frame.iterrows()],
     }
 
@@ -76,6 +87,25 @@ def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | 
     if others.empty:
         return [first, f"No other layout than {best['layout']} has a comparable trial to set against it."]
     return [first, _runner_up(best, others.iloc[0], main, num_val)]
+
+
+def _apart(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
+    """The best of each layout, where an audit does not let them be compared."""
+    main, parts = quality(objectives), []
+    rows = analyse.comparable(frame, objectives)
+    for name, own in rows.groupby(rows["layout"].astype(str)):
+        best = analyse.ranked(own, {main: objectives[main], **objectives}).iloc[0]
+        parts.append(f"{name} {show(main, best[main])} (trial {best['number']})")
+    return ["Layouts cannot be compared by their inherited scores.", f"The best {quantity(main).title} within each: "
+            f"{join_words(parts)}."]  # fmt: skip
+
+
+def _audited(audit: AuditSection | None) -> list[str]:
+    """What the audit says of the scores, before anything that follows from them."""
+    if audit is None:
+        return []
+    says = audit.values["says"]
+    return [f"{says[:1].upper()}{says[1:]}.", *audit.values["notes"]]
 
 
 def _interval(best: pd.DataFrame, num_val: int | None) -> str:
@@ -161,15 +191,18 @@ def summary_markdown(
     note: str | None = None,
     *,
     verdicts: Sequence[str] = (),
+    audit: AuditSection | None = None,
 ) -> str:
     """The study in a page of Markdown, for a pull request or a log; the numbers are those of ``summarize``.
 
     ``verdicts``: the sentences of a scaling study's answers.
     """
-    data = summarize(frame, study, choices, num_val, note)
+    data = summarize(frame, study, choices, num_val, note, audit=audit)
     lines = [f"## {_markdown(data['question'])}", "", *(f"{_markdown(text)}" for text in data["answer"]), ""]
     lines += [f"> {_markdown(text)}\n" for text in data["notices"]]
     lines += ["### Scaling", "", *(f"- {_markdown(text)}" for text in verdicts), ""] if verdicts else []
+    if data["audit"] and data["audit"]["sentences"]:
+        lines += ["### Audit", "", *(f"- {_markdown(text)}" for text in data["audit"]["sentences"]), ""]
     header = ["trial", "layout", "architecture", *(quantity(name).title for name in data["columns"])]
     rows = [[str(row["number"]), str(row["layout"]), str(row["arch_id"]), *(show(c, row[c]) for c in data["columns"])]
             for row in data["front"]]  # fmt: skip
@@ -203,7 +236,11 @@ def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str,
             for choice in choices]  # fmt: skip
 
 
-def _why_none(frame: pd.DataFrame, study: Mapping[str, Any], objectives: Mapping[str, Sense]) -> str:
+def _why_none(
+    frame: pd.DataFrame, study: Mapping[str, Any], objectives: Mapping[str, Sense], audit: AuditSection | None
+) -> str:
+    if audit and audit.refused:
+        return f"Nothing is chosen: {audit.values['says']}. The command `choose --layout NAME` chooses within one."
     limits = (study.get("choose") or {}).get("limit") or {}
     try:
         choose(frame, objectives, limits, 1)

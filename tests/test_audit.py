@@ -180,10 +180,12 @@ def test_the_same_networks_give_the_same_audit() -> None:
 
 
 def test_correcting_a_frame_keeps_what_was_measured() -> None:
-    frame = pd.DataFrame({"layout": ["A", "B", "C"], "error": [0.3, 0.4, 0.5]})
+    errors = {"error": [0.3, 0.4, 0.5, 0.2], "val_top1": [0.7, 0.6, 0.5, 0.8]}
+    frame = pd.DataFrame({"layout": ["A", "B", "C", "A"], "attributes": [{}, {}, {}, {"audit": 1}], **errors})
 
     out = corrected(frame, "error", Verdict(state="corrected", says="", offsets={"A": 0.1, "B": -0.1}))
     same = corrected(frame, "error", Verdict(state="comparable", says=""))
 
-    np.testing.assert_allclose(out["error"], [0.2, 0.5, np.nan])
-    assert list(out["inherited_error"]) == [0.3, 0.4, 0.5] and same is frame
+    np.testing.assert_allclose(out["error"], [0.2, 0.5, np.nan, 0.2])
+    np.testing.assert_allclose(out["val_top1"], [0.8, 0.5, np.nan, 0.8])
+    assert list(out["inherited_error"]) == [0.3, 0.4, 0.5, 0.2] and same is frame

@@ -4,9 +4,13 @@ import argparse
 import itertools
 from typing import Any
 
+import pandas as pd
+
+from coatnet_search.audited import Judged, judged
 from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, peer_name, write_choices
 from coatnet_search.commands.shared import metric_columns, run_record
 from coatnet_search.errors import InputError
+from coatnet_search.ranking import LEAST
 from coatnet_search.scaling import fit_scaling
 from coatnet_search.screen import Screen
 
@@ -21,10 +25,17 @@ def main(given: argparse.Namespace) -> int:
     rule = study.get("choose") or {}
     limits = {**(rule.get("limit") or {}), **dict(given.limit)}
     top = given.top or rule.get("top", 3)
+    view = judged(frame, study, layouts=given.layout)
+    if given.layout and view is None:
+        raise InputError("--layout is for studies with evaluate: inherited, whose layouts may not compare")
+    if view is not None:
+        frame = _compared(view, given)
+        screen.say(view.verdict.says[:1].upper() + view.verdict.says[1:])
     if given.at_data is None:
         if given.at_compute is not None or given.beyond:
             raise InputError("--at-compute and --beyond go with --at-data")
-        choices, by = choose(frame, study["objectives"], limits, top), RULE
+        choices = choose(frame, study["objectives"], limits, top)
+        by = f"{RULE}; {view.verdict.says}" if view else RULE
     else:
         scaling = fit_scaling(frame, num_val=(study.get("data_summary") or {}).get("num_val"))
         screen.say(scaling.verdict(given.at_data, compute=given.at_compute, beyond=given.beyond))
@@ -33,7 +44,8 @@ def main(given: argparse.Namespace) -> int:
         by = RULE_AT
     elsewhere = bool(study.get("imported"))  # such runs have no architectures on record that a file could hold
     paths = [] if elsewhere else write_choices(choices, given.run / "chosen", study=study.get("name"), rule=by)
-    rows = [{**_row(choice), "path": path} for choice, path in itertools.zip_longest(choices, paths)]
+    audit = {"audit": view.verdict.state} if view else {}
+    rows = [{**_row(choice), **audit, "path": path} for choice, path in itertools.zip_longest(choices, paths)]
     screen.result(rows)
     metrics = [name for name in dict.fromkeys((*PREDICTED, *study["objectives"], *limits, "val_top1", "macs", "params"))
                if any(row.get(name) is not None for row in rows)]  # fmt: skip
@@ -54,6 +66,17 @@ def main(given: argparse.Namespace) -> int:
                      data.get("path") or (data["name"] if data["name"] == "digits" else "DATA")],
                     "trains the first in full; test accuracy comes from there alone")  # fmt: skip
     return 0
+
+
+def _compared(view: Judged, given: argparse.Namespace) -> pd.DataFrame:
+    """The table to choose from. Raises InputError where layouts cannot be compared and several are left."""
+    if view.verdict.state != "refused":
+        return view.frame
+    layouts = sorted(set(view.frame["layout"].dropna()))
+    raise InputError(
+        f"{view.verdict.says}. Choose within one (--layout {layouts[0]}), or audit at least {LEAST} of each "
+        f"(coatnet-search run {given.run / 'study.yaml'} --set audit.candidates={LEAST * len(layouts)})"
+    )
 
 
 def _row(choice: Choice) -> dict[str, Any]:

@@ -42,6 +42,11 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
         epochs = f", which pause after {', '.join(map(str, plan.rungs[:-1]))} of {plan.epochs} epochs"
     facts.append(("trials", f"{plan.trials}{epochs}"))
     facts += _time(plan.training)
+    if plan.audit_trainings:
+        facts += [
+            ("audit", f"{plan.audit_trainings} trainings of networks alone, after the search"),
+            *_time(plan.audit),
+        ]
     disk = f"about {plan.run_mib:,.0f} MiB for the run"
     disk += f", {plan.cache_mib:,.0f} MiB for decoded images" if plan.cache_mib else ""
     facts.append(("disk", f"{disk}; {plan.free_mib:,.0f} MiB are free"))
