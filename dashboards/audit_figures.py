@@ -1,4 +1,4 @@
-"""The audit of a supernet in plotly: pure functions, ``Audit`` in, figure out; the numbers are those of ``marks.py``."""
+"""The audit of a supernet in plotly: pure functions, ``Audit`` in, figure out; the numbers are those of ``marks``."""
 
 import html
 
