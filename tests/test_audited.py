@@ -31,7 +31,7 @@ def record(count: int = 44, audited: int | None = None, *, offsets: dict[str, fl
         layout, macs = LAYOUTS[number % 4], float(10 ** rng.uniform(5.2, 6.6))
         true = 0.5 - 0.1 * (np.log10(macs) - 5.2) + rng.normal(0, 0.02)
         read = true + 0.1 + (offsets or {}).get(layout, 0.0)
-        scores = {"macs": macs, "params": macs / 4}
+        scores = {"macs": macs, "params": macs / 4, "candidate": {"width": 8 * (1 + number % 5)}}
         rows.append(trial(number, layout, epochs=0, curve=[], error=read, val_top1=1 - read, **scores))
         if number < (count if audited is None else audited):
             for place in (1, 2):
