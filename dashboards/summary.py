@@ -42,7 +42,7 @@ def summarize(
     front = pareto_front(frame, objectives)
     columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
     columns = columns or list(objectives)
-    on_front, shared = set(front["number"]), supernet_summary(frame, study)
+    on_front, shared = set(front["number"]), supernet_summary(every, study)
     return {
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
