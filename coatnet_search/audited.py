@@ -58,10 +58,9 @@ def judged(
         if name not in finished:
             known = join_words(finished) if finished else "none"
             raise InputError(f"--layout {name}: no finished trial has it; layouts with finished trials: {known}")
-    every = pairs(frame, metric)
-    networks = [one for one in every if not layouts or one.layout in layouts]
+    networks = pairs(frame, metric)  # of all layouts: whether offsets differ is asked of the whole audit
     begun = len(searched(frame)) < len(frame)
-    notes = [*_lost(frame, every), *_unequal(networks)] if begun else []
+    notes = [*_lost(frame, networks), *_unequal(networks)] if begun else []
     if layouts:
         frame = frame[frame["layout"].isin(list(layouts))]
     sense = sense_of(metric, study["objectives"])

@@ -119,14 +119,14 @@ def test_where_offsets_are_not_known_layouts_are_kept_apart(tmp_path: Path) -> N
     assert line.name == "front" and len(line.x) == 0
 
 
-def test_some_layouts_alone_may_be_compared(tmp_path: Path) -> None:
+def test_one_layout_alone_may_be_chosen_from_and_two_of_unknown_offset_may_not() -> None:
     frame = record(44, 24, offsets={"C-C-C-C": -0.1})
 
     one = judged(frame, INHERITED, layouts=["C-C-C-C"])
     two = judged(frame, INHERITED, layouts=["C-C-T-T", "C-T-T-T"])
 
     assert one.verdict.state == "comparable" and set(one.frame["layout"]) == {"C-C-C-C"}
-    assert two.verdict.state == "comparable" and "p = " in two.verdict.says
+    assert two.verdict.state == "refused" and "C-C-T-T (6 of 10) and C-T-T-T (6 of 10)" in two.verdict.says
     with pytest.raises(InputError, match="--layout T-T: no finished trial has it; layouts with finished trials: C-C"):
         judged(frame, INHERITED, layouts=["T-T"])
 
