@@ -1,6 +1,6 @@
 """How often an audit's interval of Kendall's tau holds the truth: networks drawn alone, or seeds within them as well.
 
-``python benchmarks/audit_intervals.py [--worlds 400]``. Made-up networks with two seeds; the truth is the tau of 20,000.
+``python benchmarks/audit_intervals.py [--worlds 400]``. Made-up networks with two seeds; the truth: the tau of 20,000.
 """
 
 import argparse
