@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import optuna
@@ -43,10 +44,7 @@ def _optuna(choices: pd.DataFrame, losses: Floats, main: int) -> tuple[dict[str,
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # marked as experimental there
             study = optuna.create_study(directions=["minimize"] * losses.shape[1])
-            kinds = {
-                name: optuna.distributions.CategoricalDistribution(sorted(set(choices[name].tolist()), key=str))
-                for name in choices
-            }
+            kinds = {name: _distribution(choices[name].tolist()) for name in choices}
             for params, values in zip(choices.to_dict("records"), losses.tolist(), strict=True):
                 trial = optuna.trial.create_trial(params=params, distributions=kinds, values=values)
                 study.add_trial(trial)
@@ -57,3 +55,12 @@ def _optuna(choices: pd.DataFrame, losses: Floats, main: int) -> tuple[dict[str,
     finally:
         optuna.logging.set_verbosity(level)
     return {**dict.fromkeys(choices, 0.0), **overall}, {**dict.fromkeys(choices, 0.0), **best}
+
+
+def _distribution(values: Sequence[Any]) -> optuna.distributions.BaseDistribution:
+    """Numbers are a range: as categories, each of dozens of widths would be a column of its own."""
+    if all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        return optuna.distributions.IntDistribution(min(values), max(values))
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return optuna.distributions.FloatDistribution(min(values), max(values))
+    return optuna.distributions.CategoricalDistribution(sorted(set(values), key=str))
