@@ -73,6 +73,7 @@ def test_a_lost_node_is_told_from_a_killed_process():
 
 
 @pytest.mark.ray
+@pytest.mark.full
 @pytest.mark.timeout(600)
 def test_a_node_that_is_killed_and_one_that_is_added_change_no_number_of_trials(tmp_path):
     import ray
