@@ -38,7 +38,7 @@ def marginals(frame: pd.DataFrame, objectives: Mapping[str, Sense], cost: str = 
 
     For one dimension at a time, least squares of the quality on the value and a parabola of the logarithm of ``cost``.
     Other dimensions are not held fixed, and a search does not try values at random: an effect is of the networks that
-    were tried. Empty below ``LEAST`` trials.
+    were tried. Empty below ``LEAST`` trials; nothing is said of a dimension with fewer than two trials a value.
     """
     rows = candidates(frame, objectives)
     columns = ["dimension", "value", "trials", "effect", "low", "high"]
@@ -51,6 +51,8 @@ def marginals(frame: pd.DataFrame, objectives: Mapping[str, Sense], cost: str = 
 def _effects(rows: pd.DataFrame, name: str, main: str, cost: str) -> Iterator[dict[str, Any]]:
     labels = rows[name].map(str).to_numpy()
     values = sorted(set(labels))
+    if 2 * len(values) > len(rows):
+        return
     at = np.log(np.maximum(numbers(rows, cost), 1.0))
     at = (at - at.mean()) / (at.std() or 1.0)
     curve = [at, at**2] if np.isfinite(at).all() and np.ptp(at) > 0 else []
