@@ -478,7 +478,7 @@ class Session:
             return
         self._in_a_row.append(str(trial.failure))
         allowed = self.study.file.faults.equal_failures
-        failures = Counter(str(trial.failure) for trial in self.finished if trial.failure)
+        failures = Counter(str(trial.failure) for trial in self.finished if trial.state == "failed")
         (common, count), last = failures.most_common(1)[0], self._in_a_row[-BREAKER * allowed :]
         spent = sum(trial.timings.get("wall_s", 0.0) for trial in self.finished) / 3600
         if count >= allowed and all(trial.state == "failed" for trial in self.finished):

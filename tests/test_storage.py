@@ -1,7 +1,6 @@
 """Checkpoints at a URI: a trial goes on where its own folder is not, and storage that fails for a while."""
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,7 +13,7 @@ from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Task
 from coatnet_search.storage import TRIES, Storage
 
-MOTO = os.environ.get("MOTO_SERVER") or shutil.which("moto_server")
+MOTO = os.environ.get("MOTO_SERVER")  # not whatever is on the PATH: it may be of another environment
 
 
 def _task(asked):

@@ -225,7 +225,7 @@ def test_a_pickle_in_place_of_a_checkpoint_is_never_opened(data, tmp_path):
     weights.write_bytes(pickle.dumps(Bomb(tmp_path / "canary")))
     body = json.loads(note.read_text())
     body.pop("checksum")
-    body["sha256"] = checkpoints._sha256(weights)
+    body["sha256"] = checkpoints.sha256_of(weights)
     note.write_text(json.dumps({**body, "checksum": checkpoints._checksum(body)}))
 
     with pytest.warns(UserWarning, match="damaged"):
