@@ -129,12 +129,12 @@ def test_a_checkpoint_of_other_training_is_refused(data, tmp_path):
 
 
 def test_training_learns_and_every_layout_is_probed(data):
-    rows, _ = trained(data, spec(epochs=5, random_networks=1), images=1024, made=recipe(lr=1.0e-2))
+    rows, _ = trained(data, spec(epochs=12, random_networks=1), images=1024, made=recipe(lr=1.0e-2))
 
-    assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
+    assert rows[-1]["train_loss"] < 0.7 * rows[0]["train_loss"]
     probes = rows[-1]["probes"]
     assert set(probes) == {"C-C-C", "C-C-T", "C-T-C", "C-T-T"}
-    assert all(sizes["largest"]["val_top1"] > 0.2 for sizes in probes.values())
+    assert all(sizes["largest"]["val_top1"] > 0.4 for sizes in probes.values())
     assert set(rows[-1]["conflict"]) == {"s2", "s3"}
     assert all(-1 <= value <= 1 for value in rows[-1]["conflict"].values())
 
@@ -294,7 +294,7 @@ def test_the_alpha_divergence_has_the_gradient_of_its_value_where_nothing_is_cli
     found = alpha_loss(student, teacher.double())
     found.backward()
 
-    assert float(found) == pytest.approx(value(student.detach()))
+    assert float(found.detach()) == pytest.approx(value(student.detach()))
     step = torch.zeros(3, 5, dtype=torch.float64)
     step[1, 2] = 1e-5
     slope = (value(student.detach() + step) - value(student.detach() - step)) / 2e-5
