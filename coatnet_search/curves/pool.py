@@ -17,7 +17,7 @@ from coatnet_search.curves.library import Library
 
 Places = NDArray[np.intp]
 
-SHARED_EXPONENT, SHARED_SHAPE = 0.6, 0.8  # weight of the group; the rest stays, should a curve be unlike the others
+SHARED_EXPONENT, SHARED_SHAPE = 0.95, 0.95  # weight of the group; the rest stays, should a curve be unlike the others
 BINS = 24  # of each of the two
 BLUR = 1.5  # bins by which curves of a group differ
 

@@ -1,7 +1,7 @@
 """The one predictive distribution: value, interval, order of curves, crossover and regret all come from its samples.
 
 Each curve's posterior over the library of forms (``posterior.py``) is pooled with its group's (``pool.py``) and moved
-towards the last octave's line by its share (``octave.py``); the spread of its draws around their median is widened by a
+towards the line that fades (``fading.py``); the spread of its draws around their median is widened by a
 factor for the distance of extrapolation that was calibrated on published curves (``calibration.py``); and the draws of
 all curves are put in one order (``together.py``). A draw is a whole curve, kept on a grid of log x, so that every call
 of ``predict`` reads the same draws.
@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike
 
 from coatnet_search.curves import load_form
 from coatnet_search.curves.calibration import Calibration, published_calibration
+from coatnet_search.curves.fading import blend, group_means, slope
 from coatnet_search.curves.fitting import FormFit, enough_sizes, fit_form
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.library import Library, library
-from coatnet_search.curves.octave import blend
 from coatnet_search.curves.pairing import paired_share, shared_part
 from coatnet_search.curves.points import check_points
 from coatnet_search.curves.pool import pooled_priors
@@ -84,9 +84,11 @@ class Fits:
     def _worlds(self) -> list[tuple[Array, Array]]:
         """Each curve's grid of u and its draws of log error (draws, grid), in one order."""
         grids = [self._grid(posterior.summary) for posterior in self.posteriors]
-        drawn = [self._drawn(i, grid) for i, grid in enumerate(grids)]
+        groups = [posterior.summary.curve.group for posterior in self.posteriors]
+        slopes = [slope(posterior.summary, self.noise_sd) for posterior in self.posteriors]
+        common = group_means(slopes, groups)
+        drawn = [self._drawn(i, grid, slopes[i], common[i]) for i, grid in enumerate(grids)]
         if len(drawn) > 1:
-            groups = [posterior.summary.curve.group for posterior in self.posteriors]
             near, far = INSIDE - 1, INSIDE + AHEAD - 1
             drawn = in_one_order(drawn, groups, near, far, self.paired, self.calibration.agreement, self.seed)
         return list(zip(grids, drawn, strict=True))
@@ -101,11 +103,11 @@ class Fits:
             ]
         )
 
-    def _drawn(self, place: int, grid: Array) -> Array:
+    def _drawn(self, place: int, grid: Array, own: float, common: float) -> Array:
         posterior = self.posteriors[place]
         drawn = trajectories(posterior, grid, self.draws, np.random.default_rng([self.seed, 4, place]))
         if self.form is None:
-            drawn = blend(posterior.summary, self.noise_sd, drawn, grid)
+            drawn = blend(drawn, grid, own, common)
         middle = np.median(drawn, axis=0)
         widened: Array = middle + (drawn - middle) * self.calibration.widening(grid)
         return widened
