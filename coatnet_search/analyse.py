@@ -106,8 +106,10 @@ def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     columns = {name: numbers(done, name) for name in fills}
     filled = [np.where(np.isnan(column), fills[name], column) for name, column in columns.items()]
     trained = ~(columns["epochs"] == 0)
-    usual = [not (isinstance(value, Mapping) and value.get("doubled")) and (counts or not trained.any())
-             for value, counts in zip(done["attributes"], trained, strict=True)]  # fmt: skip
+    usual = [
+        not (isinstance(value, Mapping) and (value.get("doubled") or "tune" in value)) and (counts or not trained.any())
+        for value, counts in zip(done["attributes"], trained, strict=True)
+    ]
     keys = [key if one else None for key, one in zip(zip(*filled, strict=True), usual, strict=True)]
     best = max((key for key in keys if key), default=())
     return np.array([key == best for key in keys], dtype=bool)

@@ -122,7 +122,7 @@ def _rows(frame: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
         rows[name] = numbers(table, name)
     if GAP in metrics:
         rows[GAP] = numbers(table, "train_top1") - numbers(table, "val_top1")
-    usual = [not one.get("doubled") and not one.get("peer") for one in attributes]
+    usual = [not one.get("doubled") and not one.get("peer") and "tune" not in one for one in attributes]
     return rows[(table["state"] == "done").to_numpy(dtype=bool) & np.array(usual, dtype=bool)]
 
 

@@ -21,18 +21,21 @@ from coatnet_search.match import VIT_REL, match
 from coatnet_search.peers import Peer
 from coatnet_search.space import Space
 from coatnet_search.study import Study
+from coatnet_search.tuning import TUNE, sweep
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One planned trial. ``attributes`` say its place: ``instance`` (from 1), ``size`` (multiple of the study's cost),
-    ``doubled`` (true: twice the epochs), ``peer``."""
+    ``doubled`` (true: twice the epochs), ``peer``, ``tune`` (values of the recipe that a trial of a sweep replaces).
+    ``tuned``: its recipe is the one that its layout's and regime's sweep finds."""
 
     arch: Arch
     budget: Budget
     candidate: Candidate = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     peer: Peer | None = None
+    tuned: bool = False
 
     @property
     def layout(self) -> str:
@@ -50,7 +53,9 @@ class Cell:
     def key(self, study: Study) -> str:
         if AUDIT in self.attributes:
             return study.audit_key(self.arch, self.budget)
-        return study.peer_key(self.peer, self.budget) if self.peer else study.key(self.arch, self.budget)
+        if self.peer:
+            return study.peer_key(self.peer, self.budget)
+        return study.key(self.arch, self.budget, replaced=self.attributes.get(TUNE), tuned=self.tuned)
 
 
 def planned(study: Study) -> list[Cell]:
@@ -70,6 +75,8 @@ def _scaling(study: Study, peers: list[Peer]) -> Iterator[Cell]:
     regimes, file = study.file.regimes, study.file
     counts = regime_sizes(study)
     networks = list(_networks(study))
+    if file.tune:
+        yield from _sweeps(study, networks, counts)
     last = max(instance for _, attributes in networks for instance in [attributes["instance"]])
     for seed, draw in itertools.product(range(regimes.seeds), range(regimes.draws)):
         for instance, size in itertools.product(range(1, last + 1), file.sizes):
@@ -77,7 +84,7 @@ def _scaling(study: Study, peers: list[Peer]) -> Iterator[Cell]:
                 budget = regime_budget(study, count, seed, draw)
                 for cell, attributes in networks:
                     if (attributes["instance"], attributes["size"]) == (instance, size):
-                        yield dataclasses.replace(cell, budget=budget, attributes=attributes)
+                        yield dataclasses.replace(cell, budget=budget, attributes=attributes, tuned=bool(file.tune))
                 if (instance, size) == (1, file.sizes[0]):
                     yield from (_peer(peer, budget) for peer in peers if peer.evaluate != "measured" or
                                 (seed, draw, count) == (0, 0, counts[-1]))  # fmt: skip
@@ -96,7 +103,19 @@ def _doubled(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: 
         twice = dataclasses.replace(budget, epochs=2 * budget.epochs)
         for cell, attributes in networks:
             if attributes["instance"] == 1 and attributes["size"] == study.file.sizes[0]:
-                yield dataclasses.replace(cell, budget=twice, attributes={**attributes, "doubled": True})
+                yield dataclasses.replace(cell, budget=twice, attributes={**attributes, "doubled": True},
+                                          tuned=bool(study.file.tune))  # fmt: skip
+
+
+def _sweeps(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: list[int]) -> Iterator[Cell]:
+    """The trials that tune each layout and regime: its first network, with the seed after those of the runs."""
+    assert study.file.tune is not None
+    for count in counts:
+        budget = regime_budget(study, count, study.file.regimes.seeds, 0)
+        for cell, attributes in networks:
+            if attributes["instance"] == 1 and attributes["size"] == study.file.sizes[0]:
+                for replaced in sweep(study.file.tune, dataclasses.asdict(study.recipe)):
+                    yield dataclasses.replace(cell, budget=budget, attributes={**attributes, TUNE: replaced})
 
 
 def _networks(study: Study) -> Iterator[tuple[Cell, dict[str, Any]]]:

@@ -55,6 +55,7 @@ __all__ = [
     "StudyFile",
     "SupernetSpec",
     "TrackingSpec",
+    "TuneSpec",
     "dump",
     "json_schema",
     "read_document",
@@ -78,6 +79,8 @@ CountOrZero = Annotated[int, Strict(), Field(ge=0), BeforeValidator(_whole)]
 Number = Annotated[float, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Positive = Annotated[float, Strict(), Field(gt=0)]
+NotNegative = Annotated[float, Strict(), Field(ge=0)]
+Rate = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Switch = Annotated[bool, Strict()]
 Share = Annotated[float, Strict(), Field(ge=0), AfterValidator(checks.share)]
 BatchSize = Annotated[
@@ -338,6 +341,27 @@ class RegimesSpec:
 
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
+class TuneSpec:
+    """A sweep over values of the recipe, for each layout and regime, before its runs; each replaces one value alone."""
+
+    lr: tuple[Positive, ...] = ()
+    """Learning rates that are tried beside the recipe's."""
+    weight_decay: tuple[NotNegative, ...] = ()
+    """Weight decays that are tried beside the recipe's."""
+    drop_path: tuple[Rate, ...] = ()
+    """Rates of stochastic depth that are tried beside the recipe's."""
+
+    def __post_init__(self) -> None:
+        if not any(self.values().values()):
+            raise Misplaced("expected values of lr, weight_decay or drop_path to try", ("lr",))
+
+    def values(self) -> dict[str, tuple[float, ...]]:
+        """The values to try of each key that has any."""
+        return {key: values for key, values in dataclasses.asdict(self).items() if values}
+
+
+@with_config(_FORM)
+@dataclass(frozen=True, kw_only=True)
 class SettleSpec:
     """When a scaling study with search.strategy settle has run enough."""
 
@@ -494,6 +518,8 @@ class StudyFile:
     """Different networks of each layout and size; layouts are compared over them."""
     regimes: RegimesSpec = field(default_factory=RegimesSpec)
     """Amounts of training data."""
+    tune: TuneSpec | None = None
+    """A sweep per layout and regime, whose best values its runs are trained with; null: all have the recipe's."""
     settle: SettleSpec | None = None
     """For whom search.strategy settle runs what is most useful next, and when it stops."""
     match: Literal["epochs", "steps"] = "epochs"
@@ -546,7 +572,7 @@ class StudyFile:
         if self.search.trials is None:
             raise Misplaced("this key is missing; add it (How many candidates are tried)", ("search", "trials"))
         for name, default in (("layouts", ()), ("sizes", (1.0,)), ("instances", 1), ("regimes", RegimesSpec()),
-                              ("settle", None)):  # fmt: skip
+                              ("tune", None), ("settle", None)):  # fmt: skip
             if getattr(self, name) != default:
                 raise Misplaced("this is for scaling studies; add equal_cost: {macs: ...}, or remove it", (name,))
 

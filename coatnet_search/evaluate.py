@@ -55,6 +55,7 @@ class Task:
     peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
     until: int | None = None  # pause after so many of the budget's epochs; None: train to the end
     measured: bool = False  # the device was measured when this trial began; it goes on from its checkpoint
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # what replaces values of the study's recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ class Evaluator:
         return dataclasses.replace(self.study.peer_recipe(self._peers[task.peer]), drop_path=0.0)
 
     def _own_recipe(self, task: Task) -> Recipe:
-        return self.study.audit_recipe if self._alone(task) else self.study.recipe
+        return self.study.audit_recipe if self._alone(task) else self.study.recipe_with(task.recipe)
 
     def _alone(self, task: Task) -> bool:
         """Whether a trial is an audit's training: of a network that has been measured and may be chosen already."""
@@ -344,13 +345,14 @@ def task_to_dict(task: Task) -> dict[str, Any]:
         "peer": task.peer,
         "until": task.until,
         "measured": task.measured,
+        "recipe": dict(task.recipe),
     }
 
 
 def task_from_dict(value: Mapping[str, Any]) -> Task:
     return Task(number=value["number"], key=value["key"], arch=Arch.from_dict(value["arch"]),
                 budget=Budget(**value["budget"]), candidate=value["candidate"], peer=value.get("peer"),
-                until=value.get("until"), measured=value.get("measured", False))  # fmt: skip
+                until=value.get("until"), measured=value.get("measured", False), recipe=value["recipe"])  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from coatnet_search.cells import Cell
 from coatnet_search.config import SettleSpec
 from coatnet_search.errors import InputError
 from coatnet_search.settle import Answer, Beliefs, Run
+from coatnet_search.tuning import TUNE
 
 SECONDS_PER_MAC = 3e-11  # until a run has been timed: only ratios of hours matter
 
@@ -29,7 +30,7 @@ class Ordering:
         if self._settle is None:
             return open_keys[0] if open_keys else None
         beside = [key for key in open_keys if not self._ranked(self._cells[key])]
-        if beside:  # peers that are only measured, and doubled schedules: few, and not part of the choice
+        if beside:  # sweeps, peers that are only measured, doubled schedules: few, and not part of the choice
             return beside[0]
         return self._most_useful(open_keys, [trial for trial in trials if trial.key in self._cells], self._settle)
 
@@ -51,7 +52,7 @@ class Ordering:
 
     @staticmethod
     def _ranked(cell: Cell) -> bool:
-        return cell.budget.epochs > 0 and not cell.attributes.get("doubled")
+        return cell.budget.epochs > 0 and not cell.attributes.get("doubled") and TUNE not in cell.attributes
 
     @staticmethod
     def _run(cell: Cell, trial: Trial | None = None) -> Run:

@@ -22,12 +22,13 @@ from coatnet_search.curves.form import Array
 from coatnet_search.curves.predict import Fits, fit_curves
 from coatnet_search.curves.summary import Curve
 from coatnet_search.errors import InputError
+from coatnet_search.tuning import SWEEP_COLUMNS, TUNE, sweeps
 
 TRAINING = 3  # a training step costs about three forward passes: one forward, two backward
 ENOUGH = 0.95  # P(best) from which a layout is called the winner
 GRID = 33  # sizes of a range of data at which crossovers are looked for
 COLUMNS = ("number", "arm", "layout", "size", "instance", "peer", "num_images", "epochs", "seed", "draw", "error",
-           "train_loss", "train_top1", "val_top1", "params", "macs", "state", "doubled", "arch_id")  # fmt: skip
+           "train_loss", "train_top1", "val_top1", "params", "macs", "state", "doubled", "tune", "arch_id")  # fmt: skip
 
 
 def scaling_runs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -45,6 +46,7 @@ def scaling_runs(frame: pd.DataFrame) -> pd.DataFrame:
     table["size"] = [float(one.get("size", 1.0)) for one in known]
     table["instance"] = [int(one.get("instance", 1)) for one in known]
     table["doubled"] = [bool(one.get("doubled", False)) for one in known]
+    table["tune"] = [one.get(TUNE) for one in known]  # what a trial of a sweep replaced; None of all others
     for name in ("num_images", "epochs", "seed", "draw", "error", "train_loss", "train_top1", "params", "macs"):
         table[name] = numbers(rows, name)
     table = table[(table["num_images"].notna() & (table["epochs"] > 0)).to_numpy()].reset_index(drop=True)
@@ -71,6 +73,7 @@ class Scaling:
     members: tuple[tuple[int, ...], ...]  # of each arm: its curves in ``fits``
     fits: Fits = field(repr=False)
     num_val: int | None = None
+    swept: pd.DataFrame = field(default_factory=pd.DataFrame)  # the done trials of the sweeps that tuned the runs
 
     @property
     def num_images(self) -> list[int]:
@@ -246,6 +249,12 @@ class Scaling:
                              "doubled_error": one["error_doubled"], "standard_error": standard})  # fmt: skip
         return pd.DataFrame(rows, columns=["arm", "num_images", "error", "doubled_error", "standard_error"])
 
+    def tuning(self, study: Mapping[str, Any]) -> pd.DataFrame:
+        """What the study's sweeps found: see ``tuning.sweeps``; empty where nothing was tuned."""
+        rows = [{str(key): value for key, value in row.items()} for row in self.swept.to_dict("records")]
+        found = sweeps(rows, study["tune"], study["recipe"]) if rows and study.get("tune") else ()
+        return pd.DataFrame(found, columns=list(SWEEP_COLUMNS))
+
     def check(self, level: float = 0.9) -> pd.DataFrame:
         """Held-out points against what was predicted for them: a row an arm and amount: ``error`` (mean of its runs),
         ``predicted``, ``low``, ``high``, ``inside``. The interval has the noise of those runs in it."""
@@ -272,7 +281,8 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     """
     table = scaling_runs(frame)
     done = table[(table["state"] == "done") & table["error"].notna()]
-    usual = done[~done["doubled"]]
+    swept = done["tune"].notna()
+    usual = done[~done["doubled"] & ~swept]
     _one_schedule(usual)
     kept = usual["num_images"] <= (up_to or math.inf)
     runs, held_out = usual[kept].reset_index(drop=True), usual[~kept].reset_index(drop=True)
@@ -288,7 +298,7 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     missing = table[lost][["number", "arm", "num_images", "seed", "draw", "state"]]
     return Scaling(runs=runs, held_out=held_out, missing=missing.reset_index(drop=True),
                    doubled=done[done["doubled"]].reset_index(drop=True), arms=tuple(names), members=members, fits=fits,
-                   num_val=num_val)  # fmt: skip
+                   num_val=num_val, swept=done[swept].reset_index(drop=True))  # fmt: skip
 
 
 def _one_schedule(runs: pd.DataFrame) -> None:
@@ -327,10 +337,19 @@ def settings(study: Mapping[str, Any]) -> list[str]:
                 *source["assumed"]]  # fmt: skip
     recipe, regimes = study.get("recipe") or {}, study.get("regimes") or {}
     match = study.get("match", "epochs")
-    words = [f"recipe {recipe.get('name', '?')}, untuned: one learning rate, decay and depth for all networks"]
+    words = [f"recipe {recipe.get('name', '?')}, {_tuning(study.get('tune'))}"]
     least = f", at least {regimes['min_steps']:,} steps" if regimes.get("min_steps") else ""
     words.append(f"equal {match} in all regimes{least}")
     asked = study.get("equal_cost")
     if asked:
         words.append(f"layouts within {100 * asked['tolerance']:g} % of {asked['macs']:.3g} multiply-adds at size 1")
     return words
+
+
+def _tuning(tune: Mapping[str, Any] | None) -> str:
+    tried = {key: values for key, values in (tune or {}).items() if values}
+    if not tried:
+        return "untuned: one learning rate, decay and depth for all networks"
+    words = ", ".join(f"{key} (beside the recipe's: {', '.join(f'{value:g}' for value in values)})"
+                      for key, values in tried.items())  # fmt: skip
+    return f"tuned for each layout and amount of data, one training a value, each key alone: {words}"

@@ -33,6 +33,7 @@ from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, code_version, larger
+from coatnet_search.tuning import TUNE, TUNED, best_values
 
 BASELINE = "baseline"  # attribute and origin of a trial that is drawn at random for comparison with the search
 REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
@@ -62,6 +63,7 @@ class Session:
         self._planned = {cell.key(study): cell for cell in cells}
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
+        self._tuned: dict[tuple[str, int | None], dict[str, float]] = {}  # by layout and images: what sweeps found
         self._order = Ordering(self._planned, study.file.settle)
         self._storage = study.checkpoint_storage()
         self._audit = AuditPlan(study) if study.file.audit else None
@@ -317,12 +319,27 @@ class Session:
                     attributes={REPLICATE: more, "of": trial.number})  # fmt: skip
 
     def _plan(self) -> Task | None:
-        key = self._order.next(self._open, self.trials.values())
+        ready = [key for key in self._open if self._values(self._planned[key]) is not None]
+        if not ready:
+            return None  # the sweeps that tune what is left are running
+        key = self._order.next(ready, self.trials.values())
         if key is None:
             self.exhausted = self._order.settled
             return None
         self._open.remove(key)
         return self._start(self._planned[key], "planned")
+
+    def _values(self, cell: Cell) -> dict[str, float] | None:
+        """What replaces values of the recipe, of a cell that a sweep tunes; None until that has ended."""
+        spec, place = self.study.file.tune, (cell.layout, cell.budget.num_images)
+        if not cell.tuned or spec is None:
+            return {}
+        if place not in self._tuned:
+            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe))
+            if found is None:
+                return None
+            self._tuned[place] = found
+        return self._tuned[place]
 
     @property
     def settled(self) -> str | None:
@@ -360,9 +377,10 @@ class Session:
 
     def _begin(self, number: int, cell: Cell, key: str, origin: str) -> Trial:
         arch = None if cell.peer else cell.arch
+        tuned = {TUNED: self._values(cell)} if cell.tuned else {}
         trial = Trial(
             dict(cell.candidate), cell.metrics(), "running", number=number, key=key,
-            arch=arch, budget=cell.budget, attributes=dict(cell.attributes),
+            arch=arch, budget=cell.budget, attributes={**cell.attributes, **tuned},
         )  # fmt: skip
         self.trials[number] = trial
         self._weighed = False
@@ -386,7 +404,8 @@ class Session:
         until = halving.rungs[rung] if halving and rung is not None and rung + 1 < len(halving.rungs) else None
         return Task(number=self._number(trial), key=trial.key or self.study.key(arch), arch=arch,
                     budget=trial.budget or self.study.budget, candidate=dict(trial.candidate), peer=peer, until=until,
-                    measured=bool(rung))  # fmt: skip
+                    measured=bool(rung),
+                    recipe=trial.attributes.get(TUNE) or trial.attributes.get(TUNED) or {})  # fmt: skip
 
     @staticmethod
     def _number(trial: Trial) -> int:

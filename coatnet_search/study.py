@@ -37,7 +37,7 @@ TRAINED_METRICS = (*SCORES, "train_loss", "train_top1")
 RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
 FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
-         "conditions", "limits", "equal_cost", "match", "data_digest")  # fmt: skip
+         "conditions", "limits", "equal_cost", "tune", "match", "data_digest")  # fmt: skip
 AUDITED = ("epochs", "num_images", "recipe")  # of an audit: those that its results follow from
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 MEMORY_COSTS = ("activations", "params")  # what the memory of a training grows with, at one batch size
@@ -111,16 +111,24 @@ class Study:
         senses = {name: sense_of(name, self.file.objectives) for name in self.file.limits}
         return limit_problems(self.file.limits, metrics, senses)
 
-    def key(self, arch: Arch, budget: Budget | None = None) -> str:
-        """The same work has the same key: network, weights, budget, data, recipe, evaluator."""
-        kind = self.evaluator or self.file.evaluate
-        return self._key(arch.id, self._weights, budget or self.budget, self.recipe, kind)
+    def key(self, arch: Arch, budget: Budget | None = None, *, replaced: Mapping[str, Any] | None = None,
+            tuned: bool = False) -> str:  # fmt: skip
+        """The same work has the same key: network, weights, budget, data, recipe, evaluator. ``replaced``: the values
+        of the recipe that a trial of a sweep has otherwise; ``tuned``: the recipe is the one that the sweep finds."""
+        recipe = recipe_values(self.recipe_with(replaced or {}))
+        if tuned and self.file.tune:
+            recipe["tune"] = self.file.tune.values()
+        return self._key(arch.id, self._weights, budget or self.budget, recipe, self.evaluator or self.file.evaluate)
 
-    def _key(self, network: str, weights: str, budget: Budget, recipe: Recipe, evaluator: str) -> str:
+    def recipe_with(self, replaced: Mapping[str, Any]) -> Recipe:
+        """The study's recipe with other values of some keys."""
+        return make_recipe({**dataclasses.asdict(self.recipe), **replaced}) if replaced else self.recipe
+
+    def _key(self, network: str, weights: str, budget: Budget, recipe: Mapping[str, Any], evaluator: str) -> str:
         return digest({
             "arch": network, "weights": weights, "budget": dataclasses.asdict(budget),
             "data": self._data_digest(),
-            "recipe": recipe_values(recipe), "evaluator": evaluator,
+            "recipe": recipe, "evaluator": evaluator,
             "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
         }, 16)  # fmt: skip
 
@@ -192,7 +200,7 @@ class Study:
 
     def peer_recipe(self, peer: Peer) -> Recipe:
         """The study's recipe with what the peer has otherwise."""
-        return make_recipe({**dataclasses.asdict(self.recipe), **dict(peer.recipe)}) if peer.recipe else self.recipe
+        return self.recipe_with(dict(peer.recipe))
 
     def peer_budget(self, peer: Peer) -> Budget:
         """That of every trial; 0 epochs where the peer is measured alone."""
@@ -201,7 +209,7 @@ class Study:
     def peer_key(self, peer: Peer, budget: Budget) -> str:
         """As ``key``, of a peer."""
         network = f"{TIMM}{peer.name}@{peer.shape.image_size}"
-        return self._key(network, peer.digest, budget, self.peer_recipe(peer), peer.evaluate)
+        return self._key(network, peer.digest, budget, recipe_values(self.peer_recipe(peer)), peer.evaluate)
 
     def values(self) -> dict[str, Any]:
         """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
@@ -307,6 +315,7 @@ def _check_names(study: Study, source: Document) -> None:
             raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
     _check_audit(study, source)
     _check_end(study, source)
+    _check_tune(study, source)
     _check_published(study, source)
     if study.evaluator:  # a trainer of the user's may yield further names
         return
@@ -405,6 +414,19 @@ def _check_end(study: Study, source: Document) -> None:
                 if name in study.measured:
                     raise source.error(("measure_when",), f"{name} is measured after the search, and {block} need it "
                                        "during the search; write measure_when: start")  # fmt: skip
+
+
+def _check_tune(study: Study, source: Document) -> None:
+    if study.file.tune is None:
+        return
+    if study.evaluator:
+        raise source.error(("tune",), "a trainer of your own has a recipe of its own; remove tune")
+    for key, values in study.file.tune.values().items():
+        for place, value in enumerate(values):
+            try:
+                study.recipe_with({key: value})
+            except InputError as error:
+                raise source.error(("tune", key, place), str(error)) from None
 
 
 def _no_metric(name: str, study: Study) -> str:

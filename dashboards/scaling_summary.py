@@ -64,6 +64,9 @@ TABLES = {
                   Column("points", "points of error", "points")),
     "too_short": (_ARM, _IMAGES, _MEASURED, Column("doubled_error", "with twice the epochs", "percent"),
                   Column("standard_error", "standard error", "gap")),
+    "tuning": (_ARM, _IMAGES, Column("key", "key"), Column("value", "best value", "number"),
+               Column("error", "error with it", "percent"), Column("own", "recipe's value", "number"),
+               Column("own_error", "error with that", "percent"), Column("edge", "inside its range")),
     "missing": (_ARM, _IMAGES, Column("state", "state"), Column("runs", "runs", "images")),
 }  # fmt: skip
 
@@ -93,7 +96,7 @@ def scaling_section(
 
     Keys of ``values``: settings, refused (why there is no fit, else None), num_images (what was fitted), reach,
     verdicts (sentences), answers (an amount of data and its arms), crossovers, frontier, noise, instances, held_out,
-    too_short, missing (with what never ran), warnings.
+    too_short, tuning, missing (with what never ran), warnings.
     """
     if not is_scaling(frame, study):
         if up_to is not None:
@@ -124,9 +127,15 @@ def _values(scaling: Scaling, study: Mapping[str, Any], largest: float) -> dict[
         "instances": records(scaling.instances),
         "held_out": records(scaling.check()),
         "too_short": records(scaling.too_short),
+        "tuning": _tuning(scaling, study),
         "missing": records(marks.lost(scaling)[["arm", "num_images", "state", "runs"]]),
         "warnings": list(scaling.fits.warnings),
     }
+
+
+def _tuning(scaling: Scaling, study: Mapping[str, Any]) -> list[dict[str, Any]]:
+    table = scaling.tuning(study)
+    return records(table.assign(edge=~table["on_edge"].astype(bool)).drop(columns=["on_edge", "tried"]))
 
 
 def _frontier(scaling: Scaling, target: float) -> list[dict[str, Any]]:

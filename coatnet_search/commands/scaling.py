@@ -51,7 +51,7 @@ def main(given: argparse.Namespace) -> int:
         screen.table({"arm": "arm", "crossover": f"images for {100 * given.target_error:g} % error", "interval":
                       "90 % of those that reach it", "not_in_range": "P(not in range)"},
                      [_crossing(row) for row in needed.to_dict("records")])  # fmt: skip
-    _trust(screen, scaling)
+    _trust(screen, scaling, study)
     screen.next(
         ["choose", given.run, "--at-data", f"{targets[-1]:.0f}"], "writes the choice for that much data as files"
     )
@@ -81,8 +81,8 @@ def _crossing(row: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _trust(screen: Screen, scaling: Scaling) -> None:
-    """Noise, instances, what was held out, what is too short or missing, and warnings of the fit."""
+def _trust(screen: Screen, scaling: Scaling, study: dict[str, Any]) -> None:
+    """Noise, instances, what was held out, what is too short, tuned to an edge or missing, and warnings of the fit."""
     floor = scaling.noise.iloc[-1]
     screen.say()
     parts = {"between seeds": floor["seed_sd"], "from the number of validation images": floor["binomial_sd"]}
@@ -98,6 +98,12 @@ def _trust(screen: Screen, scaling: Scaling) -> None:
     for row in scaling.too_short.to_dict("records"):
         screen.warn(f"{row['arm']} on {row['num_images']:,} images is trained too briefly: {100 * row['error']:.1f} %, "
                     f"and {100 * row['doubled_error']:.1f} % with twice the epochs")  # fmt: skip
+    for row in scaling.tuning(study).to_dict("records"):
+        if row["on_edge"]:
+            screen.warn(
+                f"{row['arm']} on {row['num_images']:,} images: the best {row['key']} is {row['value']:g}, an "
+                f"end of {row['tried'][0]:g} to {row['tried'][-1]:g}; a better one may lie beyond"
+            )
     for (arm, state), group in scaling.missing.groupby(["arm", "state"]):
         screen.warn(f"{arm}: not in the fit: {len(group)} {state}")
     for text in scaling.fits.warnings:
@@ -117,6 +123,7 @@ def _result(scaling: Scaling, answers: dict[float, pd.DataFrame], crossovers: pd
         "instances": scaling.instances.to_dict("records"),
         "held_out": scaling.check().to_dict("records"),
         "too_short": scaling.too_short.to_dict("records"),
+        "tuning": scaling.tuning(study).to_dict("records"),
         "missing": scaling.missing.to_dict("records"),
         "warnings": list(scaling.fits.warnings),
     }
