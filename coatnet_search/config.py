@@ -310,7 +310,9 @@ class PublishedSpec:
 @with_config(_FORM)
 @dataclass(frozen=True, kw_only=True)
 class EqualCost:
-    """What the layouts of a scaling study cost, so that they compare."""
+    """What the layouts of a scaling study cost, so that they compare: exact costs, alike on every machine and after a
+    resume. With a measured throughput a restart would plan other networks; ``match LAYOUT --throughput N --device D``
+    finds networks of equal speed and writes them as files, with what was measured."""
 
     macs: Positive
     """Multiply-adds of one image; at size 1."""

@@ -1,9 +1,10 @@
 """What the record of a scaling study says: which layout wins at which amount of data, with one joint distribution.
 
 An arm is what may be chosen: a layout at a size, or a network of timm. Each instance of a layout is a curve of its own;
-an arm's samples are the means of its instances' in the log, and how far instances lie apart is told beside it. Curves
-of one layout and size are a group and shrink towards each other; runs with equal seed and draw are paired. Only trials
-that are done count, each of a full schedule of its own; doubled schedules show which points are too short.
+an arm's samples are the means of its instances' in the log, and how far instances lie apart is told beside it. All
+layouts are trained alike on the same images: they are a group, whose curves shrink towards each other and bend and err
+together; a network of timm stands alone. Runs with equal seed and draw are paired. Only trials that are done count,
+each of a full schedule of its own; doubled schedules show which points are too short.
 """
 
 import functools
@@ -311,14 +312,15 @@ def _one_schedule(runs: pd.DataFrame) -> None:
 
 
 def _curves(runs: pd.DataFrame) -> tuple[list[Curve], list[str]]:
-    """A curve an instance of an arm, and the arm of each; instances of one arm are a group."""
+    """A curve an instance of an arm, and the arm of each."""
     curves, arms = [], []
     for (arm, instance), group in runs.groupby(["arm", "instance"], sort=False):
         labels = [
             f"{seed:g}.{draw:g}" for seed, draw in zip(group["seed"].fillna(0), group["draw"].fillna(0), strict=True)
         ]
         error = np.maximum(group["error"].to_numpy(), _least(group))
-        curves.append(Curve(f"{arm} #{instance}", group["num_images"].to_numpy(), error, labels, group=str(arm)))
+        curves.append(Curve(f"{arm} #{instance}", group["num_images"].to_numpy(), error, labels,
+                            group=str(arm) if group["peer"].any() else "layouts"))  # fmt: skip
         arms.append(str(arm))
     return curves, arms
 

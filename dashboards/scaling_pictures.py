@@ -76,7 +76,7 @@ def _curves(axes: Axes, scaling: Scaling) -> None:
         colour = looks[str(one["arm"])].colour
         axes.scatter([one["num_images"]], [top * 1.06 ** (1 + one["place"])], marker="x", color=colour)
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.3g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     _images_axis(axes, scaling)
