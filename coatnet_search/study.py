@@ -188,7 +188,7 @@ class Study:
 
     def audit_key(self, arch: Arch, budget: Budget) -> str:
         """As ``key``, of a network trained alone."""
-        return self._key(arch.id, "scratch", budget, self.audit_recipe, "trained")
+        return self._key(arch.id, "scratch", budget, recipe_values(self.audit_recipe), "trained")
 
     def peers(self) -> dict[str, Peer]:
         """The networks of timm beside the candidates, by label, for the study's data. Raises SetupError where weights
