@@ -193,6 +193,7 @@ def test_the_page_opens_from_disk_without_errors(tmp_path):
 
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
                "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
+               "--enable-unsafe-swiftshader",  # parallel coordinates need WebGL, by software where there is no GPU
                "--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom", path.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
