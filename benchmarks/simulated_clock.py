@@ -1,7 +1,7 @@
 """A clock that runs as fast as its events: 1 to hundreds of asynchronous workers replayed without waiting.
 
 Whatever hands out tasks and takes their reports as ``Session`` does is driven; ``work`` says how long a task would take
-and what it would report. Used by tests of schedulers and by ``search_quality.py --workers``.
+and what it would report. Used by tests of schedulers.
 """
 
 import heapq
