@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,14 @@ RECORDS = {
     "missing metrics": frame_of(trial(0, val_loss=float("nan")), trial(1, throughput_images_per_s=None)),
 }  # fmt: skip
 PAGES = ("search", "architecture", "scaling", "compare", "choose")
+
+
+@pytest.fixture(autouse=True)
+def this_main() -> Iterator[None]:
+    """Streamlit puts its script in the place of ``__main__``, which processes that later tests spawn would run again."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 def page(root: Path, name: str, **query: str) -> AppTest:
