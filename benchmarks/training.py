@@ -27,11 +27,11 @@ from torchvision.transforms import v2
 from coatnet_search import train as loop
 from coatnet_search.arch import Arch, Budget, Stage, Stem
 from coatnet_search.build import seeded_build
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data, memory
 from coatnet_search.heap import keep_memory
 from coatnet_search.prepare import parameter_groups, prepared
 from coatnet_search.recipe import Recipe, make_recipe, schedule
+from coatnet_search.sections import DataSpec
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

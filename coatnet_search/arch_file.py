@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from coatnet_search.arch import Arch
-from coatnet_search.config import read_document
 from coatnet_search.errors import InputError
+from coatnet_search.schema import read_document
 
 
 def read_arch(path: Path) -> Arch:

@@ -10,9 +10,9 @@ import moocore
 import numpy as np
 
 from coatnet_search.arch import Trial
-from coatnet_search.config import Resources, StopSpec
 from coatnet_search.front_noise import REFERENCE
 from coatnet_search.quantities import Sense
+from coatnet_search.sections import Resources, StopSpec
 
 EXPECTED = "expected_gain"  # attribute of a proposal: hypervolume that its strategy expected of it, a share of the box
 LAST = 5  # proposals in a row whose expected gains must be small

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from coatnet_search.arch import Budget, digest
-from coatnet_search.config import DataSpec, Document, read_document
 from coatnet_search.datasets import DATASETS, Data, load_data, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.networks import Network, family_size, find_network
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values, schedule, sizes_of
+from coatnet_search.schema import Document, read_document
+from coatnet_search.sections import DataSpec
 
 AT = "@"
 DEFAULT_SIDE = 224

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from coatnet_search import checkpoint
 from coatnet_search.arch import Arch
 from coatnet_search.build import CoAtNet, build, fit_tables, seeded_build
-from coatnet_search.config import PeerSpec, read_document
 from coatnet_search.cost import Count, cost, count_module
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.family import DEPTHWISE, FAMILY, named_arch
@@ -29,6 +28,8 @@ from coatnet_search.lookup import load_arch
 from coatnet_search.peers import TIMM, check_name, create, make_peer, native_size
 from coatnet_search.recipe import Recipe
 from coatnet_search.record import read_trials, record_path
+from coatnet_search.schema import read_document
+from coatnet_search.sections import PeerSpec
 from coatnet_search.study import read_values, study_of_values
 from coatnet_search.supernets import load_supernets
 from coatnet_search.timm_bridge import PAPER, from_timm

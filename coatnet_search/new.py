@@ -14,7 +14,6 @@ import torch
 
 from coatnet_search.arch import Arch
 from coatnet_search.checks import safe_name
-from coatnet_search.config import DataSpec, read_document
 from coatnet_search.cost import cost
 from coatnet_search.datasets import DATASETS, FULL_LOOK, Summary, summarize
 from coatnet_search.datasets.index import build_index
@@ -24,6 +23,8 @@ from coatnet_search.errors import InputError, SetupError
 from coatnet_search.plan import START_S, images_per_epoch, trials_at_once
 from coatnet_search.recipe import make_recipe
 from coatnet_search.rehearsal import training_speed
+from coatnet_search.schema import read_document
+from coatnet_search.sections import DataSpec
 from coatnet_search.space import Space, space_of
 from coatnet_search.study import load_study
 

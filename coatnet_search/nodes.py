@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from coatnet_search.config import Resources
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.sections import Resources
 from coatnet_search.storage import Storage
 from coatnet_search.study import code_version
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from coatnet_search.arch import TERMINAL, Trial
 from coatnet_search.cells import Cell
-from coatnet_search.config import SettleSpec
 from coatnet_search.errors import InputError
+from coatnet_search.sections import SettleSpec
 from coatnet_search.settle import Answer, Beliefs, Run
 from coatnet_search.tuning import TUNE
 

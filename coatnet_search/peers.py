@@ -14,9 +14,9 @@ from torch import nn
 
 from coatnet_search.arch import Arch
 from coatnet_search.blocks import Scalar
-from coatnet_search.config import PeerSpec
 from coatnet_search.cost import Count, count_module
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.sections import PeerSpec
 
 TIMM = "timm:"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")

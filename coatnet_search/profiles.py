@@ -10,7 +10,6 @@ from torch import nn
 from coatnet_search import evaluate
 from coatnet_search.arch import Arch
 from coatnet_search.build import seeded_build
-from coatnet_search.config import PeerSpec
 from coatnet_search.cost import Count, cost, macs_by_operator
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError
@@ -18,6 +17,7 @@ from coatnet_search.lookup import load_arch
 from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.measurements.repetition import Settled, measure_calmly
 from coatnet_search.peers import TIMM, check_name, make_peer, native_size
+from coatnet_search.sections import PeerSpec
 
 MEASURED = "throughput_images_per_s"
 MEMORY_FORMATS: tuple[Literal["contiguous", "channels_last"], ...] = ("contiguous", "channels_last")

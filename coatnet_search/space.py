@@ -20,10 +20,11 @@ import numpy as np
 from coatnet_search import bundled
 from coatnet_search.arch import Arch, Candidate, Head, Stage, Stem
 from coatnet_search.blocks import Scalar, block_name, menu
-from coatnet_search.config import Document, SpaceFile, read_document
+from coatnet_search.config import SpaceFile
 from coatnet_search.cost import Cost, cost
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.limits import Limit, limit_problems
+from coatnet_search.schema import Document, read_document
 from coatnet_search.survey import COLUMNS, Path, Root, Survey, listed, paths, surveyed, within
 
 COST_METRICS = ("params", "macs", "activations")

@@ -15,7 +15,7 @@ import coatnet_search
 from coatnet_search import bundled, measurements, strategies
 from coatnet_search.arch import Arch, Budget, digest
 from coatnet_search.checks import safe_name
-from coatnet_search.config import Document, SpaceFile, StudyFile, SupernetSpec, read_document
+from coatnet_search.config import SpaceFile, StudyFile
 from coatnet_search.datasets import DATASETS, Summary, summarize
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError, unknown
@@ -26,6 +26,8 @@ from coatnet_search.measurements import load_measurement
 from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
 from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
+from coatnet_search.schema import Document, read_document
+from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import COST_METRICS, Space, load_space
 from coatnet_search.storage import Storage
 from coatnet_search.strategies import Problem, make_strategy

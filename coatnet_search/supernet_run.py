@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from coatnet_search.config import SupernetSpec
 from coatnet_search.datasets import load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.evaluate import device_id
+from coatnet_search.sections import SupernetSpec
 from coatnet_search.study import Study, study_of_values
 from coatnet_search.supernet_train import train_supernet
 from coatnet_search.supernets import (

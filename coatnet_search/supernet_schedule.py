@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from coatnet_search.config import SupernetSpec
 from coatnet_search.layout_networks import Candidate, LayoutNetworks
+from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import Space
 
 RANDOM_NETWORKS = 2  # of a sandwich step, where a study says nothing

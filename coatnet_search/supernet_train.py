@@ -23,7 +23,6 @@ from coatnet_search.arch import digest
 from coatnet_search.blocks import Scalar
 from coatnet_search.build import build
 from coatnet_search.checkpoint import Checkpoint
-from coatnet_search.config import SupernetSpec
 from coatnet_search.datasets.data import Data
 from coatnet_search.distil import alpha_loss, binary_loss, kl_loss
 from coatnet_search.errors import InputError
@@ -31,6 +30,7 @@ from coatnet_search.inherit import Inheritance
 from coatnet_search.judge import Judge, StepGuard
 from coatnet_search.layout_networks import Candidate, networks_by_layout
 from coatnet_search.recipe import Recipe, recipe_values
+from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import Space
 from coatnet_search.supernet import Supernet
 from coatnet_search.supernet_schedule import Schedule, neighbours

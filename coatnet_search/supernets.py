@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from coatnet_search.arch import Arch, Budget, Candidate, digest
 from coatnet_search.checkpoint import sha256_of
-from coatnet_search.config import SupernetSpec
 from coatnet_search.document import changes
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
+from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import Space
 from coatnet_search.supernet import Memory, Supernet, load_supernet, memory_needed, save_supernet
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coatnet_search.arch import TERMINAL, Trial
-from coatnet_search.config import TuneSpec
+from coatnet_search.sections import TuneSpec
 
 TUNE = "tune"  # attribute of a trial of the sweep: the values that it tries in place of the recipe's
 TUNED = "tuned"  # attribute of a run that the sweep was for: the values that it was given

@@ -35,7 +35,7 @@ PAGES = ("search", "architecture", "scaling", "compare", "choose")
 
 @pytest.fixture(autouse=True)
 def this_main() -> Iterator[None]:
-    """Streamlit puts its script in the place of ``__main__``, which processes that later tests spawn would run again."""
+    """Streamlit puts its script in the place of ``__main__``, which processes that later tests spawn would run."""
     main = sys.modules["__main__"]
     yield
     sys.modules["__main__"] = main

@@ -18,7 +18,6 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from coatnet_search import datasets
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import DATASETS, load_data, memory, summarize
 from coatnet_search.datasets.augmentation import Choices, augment, draw_choices, generator
 from coatnet_search.datasets.decode import open_image, open_pixels, to_array
@@ -26,6 +25,7 @@ from coatnet_search.datasets.randaugment import OPERATIONS, RandAugment
 from coatnet_search.datasets.regimes import nested_order, split
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.recipe import RECIPES, Recipe
+from coatnet_search.sections import DataSpec
 
 CPU = torch.device("cpu")
 KNOWN_DIGITS_DIGEST = "390f45bc43785caa"

@@ -8,7 +8,6 @@ import torch
 
 from coatnet_search.arch import Arch, Budget, Stage, Trial
 from coatnet_search.build import seeded_build
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import load_data
 from coatnet_search.errors import InputError
 from coatnet_search.halving import RUNG, Halving, crowding, split
@@ -16,6 +15,7 @@ from coatnet_search.journal import NAME
 from coatnet_search.recipe import make_recipe
 from coatnet_search.record import read_events, read_record, read_trials
 from coatnet_search.run import run
+from coatnet_search.sections import DataSpec
 from coatnet_search.study import load_study
 from coatnet_search.train import train
 

@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coatnet_search.build import build
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator
@@ -29,6 +28,7 @@ from coatnet_search.recalibrate import calibration_numbers, recalibrate
 from coatnet_search.recipe import make_recipe
 from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
+from coatnet_search.sections import DataSpec
 from coatnet_search.session import Task
 from coatnet_search.study import Study, load_study, study_of_values
 from coatnet_search.supernets import load_supernets, read_supernet_rows

@@ -19,11 +19,11 @@ from command_line import call
 from test_run import study
 
 from coatnet_search.cluster import _SETTINGS, _cause
-from coatnet_search.config import Resources
 from coatnet_search.errors import SetupError
 from coatnet_search.nodes import bundle, fitting, look
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.run import run
+from coatnet_search.sections import Resources
 
 SMALL = ["search.trials=3", "search.strategy=random", "measure=[]", "recipe.epochs=1", "tracking.enabled=false"]
 

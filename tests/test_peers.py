@@ -9,12 +9,12 @@ import yaml
 from safetensors.torch import save_file
 
 from coatnet_search.choose import choose, write_choices
-from coatnet_search.config import PeerSpec
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.peers import make_peer
 from coatnet_search.published import published
 from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
+from coatnet_search.sections import PeerSpec
 from coatnet_search.study import load_study
 from dashboards.report import write_report
 

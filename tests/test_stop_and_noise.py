@@ -7,12 +7,12 @@ import pytest
 from command_line import call
 
 from coatnet_search.arch import Trial
-from coatnet_search.config import Resources, StopSpec
 from coatnet_search.enough import device_hours, little_to_gain, observed_gain, spent
 from coatnet_search.errors import InputError
 from coatnet_search.front_noise import Noisy, between_seeds, near_front
 from coatnet_search.record import hours_of, read_record
 from coatnet_search.run import run
+from coatnet_search.sections import Resources, StopSpec
 from coatnet_search.study import load_study
 
 SMALL = ("search.strategy=random", "measure=[]", "recipe.epochs=2", "tracking.enabled=false")

@@ -10,13 +10,14 @@ from torch import nn
 from coatnet_search.arch import Budget
 from coatnet_search.build import build
 from coatnet_search.checkpoint import CheckpointMismatch
-from coatnet_search.config import DataSpec, SupernetSpec, read_document
 from coatnet_search.cost import cost
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.distil import alpha_loss, binary_loss, kl_loss
 from coatnet_search.errors import InputError
 from coatnet_search.layout_networks import LayoutNetworks, networks_by_layout
 from coatnet_search.recipe import Recipe, make_recipe
+from coatnet_search.schema import read_document
+from coatnet_search.sections import DataSpec, SupernetSpec
 from coatnet_search.space import Space, space_of
 from coatnet_search.supernet_schedule import Schedule, neighbours
 from coatnet_search.supernet_train import cosine, train_supernet

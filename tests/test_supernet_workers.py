@@ -9,8 +9,8 @@ import torch
 from test_supernet_train import recipe, space, spec
 from torch import Tensor, distributed
 
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data
+from coatnet_search.sections import DataSpec
 from coatnet_search.supernet_train import train_supernet
 from coatnet_search.supernets import supernet_recipe
 from coatnet_search.world import World

@@ -8,10 +8,10 @@ import pytest
 import torch
 from command_line import digit_folder
 
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import load_data
 from coatnet_search.datasets.test_split import load_test
 from coatnet_search.errors import InputError
+from coatnet_search.sections import DataSpec
 
 
 def parquet(folder: Path, name: str, labels: list[object], first: int = 0) -> Path:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from coatnet_search import checkpoint as checkpoints
 from coatnet_search.arch import Budget
 from coatnet_search.checkpoint import CheckpointMismatch
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.errors import InputError
 from coatnet_search.prepare import parameter_groups
 from coatnet_search.recipe import Recipe, make_recipe
+from coatnet_search.sections import DataSpec
 from coatnet_search.train import TrainingFailed, train
 
 BUDGET = Budget(epochs=3, num_images=320)

@@ -13,13 +13,13 @@ from torch import Tensor, distributed, nn
 
 from coatnet_search.arch import Arch, Budget, Stage, Stem
 from coatnet_search.build import seeded_build
-from coatnet_search.config import DataSpec
 from coatnet_search.datasets import Data, load_data
 from coatnet_search.datasets.data import share
 from coatnet_search.datasets.memory import InMemory
 from coatnet_search.errors import InputError
 from coatnet_search.judge import Judge
 from coatnet_search.recipe import Recipe, make_recipe
+from coatnet_search.sections import DataSpec
 from coatnet_search.train import Run, train
 from coatnet_search.world import World
 

@@ -29,7 +29,7 @@ from coatnet_search.datasets.stream import Streamed
 from coatnet_search.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 __all__ = ["DATASETS", "Data", "Summary", "load_data", "summarize", "write_regimes"]
 

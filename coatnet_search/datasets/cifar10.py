@@ -8,7 +8,7 @@ from coatnet_search.datasets.published import open_published
 from coatnet_search.datasets.source import Source
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -7,7 +7,7 @@ import numpy as np
 from coatnet_search.datasets.source import Pixels, Source
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 HELD_OUT = 0.2  # it has no test split of its own: full training holds out this share of all images for one
 NOTE = "digits is a demonstration: 1,797 images of 8x8 pixels cannot tell layouts apart"

@@ -12,7 +12,7 @@ from coatnet_search.datasets.source import Source, fingerprint, require_path
 from coatnet_search.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 KEPT_CLOSED = ("test", "val", "valid", "validation")

@@ -18,7 +18,7 @@ from coatnet_search.datasets.source import Source, fingerprint, require_path
 from coatnet_search.errors import InputError
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "fine_label")

@@ -10,7 +10,7 @@ from coatnet_search.datasets.source import Pixels, Source, fingerprint
 from coatnet_search.errors import SetupError
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 
 def open_published(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from coatnet_search.errors import SetupError
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 
 class Encoded(Protocol):

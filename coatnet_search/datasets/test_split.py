@@ -12,7 +12,7 @@ from coatnet_search.datasets.data import Data
 from coatnet_search.datasets.index import build_index
 
 if TYPE_CHECKING:
-    from coatnet_search.config import DataSpec
+    from coatnet_search.sections import DataSpec
 
 
 def load_test(spec: "DataSpec", data: Data) -> tuple[Data, int] | None:
