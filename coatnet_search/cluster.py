@@ -106,7 +106,8 @@ def joined(address: str | None) -> Iterator[None]:
             _reach(address)
             ray.init(address=address, **options)
         else:
-            ray.init(include_dashboard=False, num_cpus=os.cpu_count(), **options)
+            # "local": without it Ray joins whichever cluster was last started on this machine
+            ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **options)
     except SetupError:
         raise
     except Exception as error:  # what does not start in time is a plain one

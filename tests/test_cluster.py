@@ -11,7 +11,7 @@ import pytest
 from test_run import results, study
 
 from coatnet_search.arch import TERMINAL
-from coatnet_search.cluster import _SETTINGS
+from coatnet_search.cluster import _SETTINGS, joined
 from coatnet_search.errors import SetupError
 from coatnet_search.nodes import capacity
 from coatnet_search.record import read_events, read_trials
@@ -111,6 +111,19 @@ def test_a_trial_that_holds_the_interpreter_is_killed_with_its_children_and_its_
 def test_what_the_cluster_does_not_have_is_told(cpus, gpus, workers, told):
     with pytest.raises(SetupError, match=told):
         capacity({"CPU": 4.0}, cpus, gpus, workers)
+
+
+def test_without_an_address_ray_starts_beside_a_cluster_that_runs_here(monkeypatch):
+    asked = []
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: asked.append(options))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+
+    with joined(None):
+        pass
+
+    assert [options["address"] for options in asked] == ["local"]
 
 
 def test_as_many_trials_run_at_once_as_fit():
