@@ -1,0 +1,70 @@
+"""What the values on the command line may be: functions from a word to the value, for ``argparse``'s ``type``."""
+
+import argparse
+import math
+
+
+def number(text: str) -> float:
+    """A finite number as ``float`` reads it: 4.2e9, 2e-3."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text!r}")
+    return value
+
+
+def positive(text: str) -> float:
+    value = number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1; 1e3 is one too."""
+    value = number(text)
+    if not value.is_integer() or value < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(value)
+
+
+def port(text: str) -> int:
+    value = count(text)
+    if value > 65535:
+        raise argparse.ArgumentTypeError(f"expected a port, 1 to 65535, got {text!r}")
+    return value
+
+
+def batch_size(text: str) -> int | str:
+    """A whole number of images, or ``best``."""
+    return text if text == "best" else count(text)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """``0,1,2``: whole numbers of at least 0."""
+    parts = text.split(",")
+    if not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, such as 0,1,2, got {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def limit(text: str) -> tuple[str, float]:
+    """``macs=4.2e9`` as (name, number)."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected METRIC=NUMBER such as macs=4.2e9, got {text!r}")
+    try:
+        return name, number(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def pairs(text: str) -> list[tuple[str, str]]:
+    """``arm=layout,error=err`` as [(arm, layout), (error, err)]."""
+    found = [part.partition("=") for part in text.split(",") if part]
+    for name, equals, column in found:
+        if not (name and equals and column):
+            raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,... such as arm=layout,error=err, got {text!r}")
+    return [(name.strip(), column.strip()) for name, _, column in found]
