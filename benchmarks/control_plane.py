@@ -33,7 +33,7 @@ from coatnet_search.guard import resident_bytes
 from coatnet_search.record import encode, read_events, read_record
 from coatnet_search.run import run
 from coatnet_search.session import Session
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 QUIET = ("space=cifar-small", "tracking.enabled=false")
 OBJECTIVES = {"val_loss": "min", "macs": "min"}

@@ -18,7 +18,7 @@ import ray
 from ray import tune
 
 from coatnet_search.run import run
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 SETTINGS = ("search.strategy=random", "measure=[]", "recipe.epochs=1", "tracking.enabled=false")
 

@@ -14,7 +14,7 @@ from coatnet_search.audit import NUM_BANDS, Audit, Network, Verdict, audit, band
 from coatnet_search.audit_trials import audited_metric
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import sense_of
-from coatnet_search.study import study_of_values
+from coatnet_search.study_file import study_of_values
 from coatnet_search.supernets import FOLDER, read_supernet_rows
 
 Row = dict[str, Any]

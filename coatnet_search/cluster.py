@@ -33,7 +33,7 @@ from coatnet_search.nodes import Room, bundle, check_nodes
 from coatnet_search.progress import Progress
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
-from coatnet_search.study import study_of_values
+from coatnet_search.study_file import study_of_values
 
 HARD_GRACE_S = 20.0  # after the limit that a trial keeps by itself, until its process is killed
 REACH_S = 5.0  # for a cluster to answer

@@ -255,7 +255,7 @@ def _cache() -> list[Finding]:
 
 
 def _study(name: str, sets: Sequence[str]) -> Iterator[Finding]:
-    study = importlib.import_module("coatnet_search.study").load_study(name, sets)
+    study = importlib.import_module("coatnet_search.study_file").load_study(name, sets)
     yield Finding(check="study", state="fine", found=study.name)
     yield _data(study)
     yield from _resources(study)

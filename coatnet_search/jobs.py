@@ -12,7 +12,7 @@ from pathlib import Path
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from coatnet_search.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError, SetupError
-from coatnet_search.study import study_files
+from coatnet_search.study_file import study_files
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 

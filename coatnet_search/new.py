@@ -26,7 +26,7 @@ from coatnet_search.rehearsal import training_speed
 from coatnet_search.schema import read_document
 from coatnet_search.sections import DataSpec
 from coatnet_search.space import Space, space_of
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 # image size: strides of the stem and of S1..S4, so that a search may put attention into S2..S4 at 16 tokens or more
 STRIDES: dict[int, tuple[int, tuple[int, int, int, int]]] = {

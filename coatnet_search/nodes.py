@@ -14,9 +14,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from coatnet_search.errors import InputError, SetupError
+from coatnet_search.run_folder import code_version
 from coatnet_search.sections import Resources
 from coatnet_search.storage import Storage
-from coatnet_search.study import code_version
 
 T = TypeVar("T")
 TYPE = "accelerator_type:"  # how Ray names a node's type of GPU among its resources

@@ -27,8 +27,9 @@ from coatnet_search.journal import record_path, write_json
 from coatnet_search.layout_networks import networks_by_layout
 from coatnet_search.ranking import LEAST
 from coatnet_search.rehearsal import TRAINING, training_speed
+from coatnet_search.run_folder import RUNS
 from coatnet_search.spending import PLAN
-from coatnet_search.study import RUNS, Study
+from coatnet_search.study import Study
 from coatnet_search.supernet_schedule import Schedule
 from coatnet_search.supernets import parts
 from coatnet_search.survey import Survey

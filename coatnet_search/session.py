@@ -31,8 +31,9 @@ from coatnet_search.guard import GIB
 from coatnet_search.halving import RUNG
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
+from coatnet_search.run_folder import code_version
 from coatnet_search.strategies import make_strategy
-from coatnet_search.study import Study, code_version, larger
+from coatnet_search.study import Study, larger
 from coatnet_search.tuning import TUNE, TUNED, best_values
 
 BASELINE = "baseline"  # attribute and origin of a trial that is drawn at random for comparison with the search

@@ -1,49 +1,33 @@
-"""Study file -> checked Study; the RUN's folder; what may change between two runs of a study."""
+"""A checked study: what follows from its file for trials, keys, budgets and costs."""
 
 import dataclasses
 import functools
-import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import coatnet_search
-from coatnet_search import bundled, measurements, strategies
 from coatnet_search.arch import Arch, Budget, digest
-from coatnet_search.checks import safe_name
-from coatnet_search.config import SpaceFile, StudyFile
-from coatnet_search.datasets import DATASETS, Summary, summarize
-from coatnet_search.document import dump
-from coatnet_search.errors import InputError, unknown
+from coatnet_search.config import StudyFile
+from coatnet_search.datasets import Summary, summarize
 from coatnet_search.guard import GIB, Allowance
 from coatnet_search.halving import Halving, split
 from coatnet_search.limits import limit_problems, tightest
 from coatnet_search.measurements import load_measurement
-from coatnet_search.peers import TIMM, Peer, check_name, label, make_peer
+from coatnet_search.peers import TIMM, Peer, make_peer
 from coatnet_search.quantities import sense_of
 from coatnet_search.recipe import Recipe, make_recipe, recipe_values
-from coatnet_search.schema import Document, read_document
 from coatnet_search.sections import SupernetSpec
-from coatnet_search.space import COST_METRICS, Space, load_space
+from coatnet_search.space import COST_METRICS, Space
 from coatnet_search.storage import Storage
-from coatnet_search.strategies import Problem, make_strategy
+from coatnet_search.strategies import Problem
 from coatnet_search.supernets import FOLDER as SUPERNET
 from coatnet_search.supernets import facts, facts_id, parts, supernet_folder, supernet_recipe, weights_digest
 
 SCORES = ("val_top1", "val_top5", "val_loss", "error")
 TRAINED_METRICS = (*SCORES, "train_loss", "train_top1")
-RUNS = Path("runs")
-# what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
-FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
-         "conditions", "limits", "equal_cost", "tune", "match", "data_digest")  # fmt: skip
-AUDITED = ("epochs", "num_images", "recipe")  # of an audit: those that its results follow from
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 MEMORY_COSTS = ("activations", "params")  # what the memory of a training grows with, at one batch size
-FREE_IN_DATA = ("path", "download", "workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,267 +230,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def load_study(name: str | Path, sets: Sequence[str] = (), evaluator: str | None = None) -> Study:
-    """A bundled study by name, or a study file by path, with ``a.b=c`` settings laid over it.
-
-    Raises InputError that names file, line and key.
-    """
-    path = bundled.find("studies", name)
-    source = read_document(path)
-    resolved = isinstance(source.value, dict) and source.value.get("data_summary") is not None  # RUN/study.yaml
-    for assignment in sets:
-        source.set(assignment)
-    if resolved:
-        return study_of_values({**source.value, **({"evaluator": evaluator} if evaluator else {})})
-    file = source.parse(StudyFile)
-    space = _space(file, source, path)
-    study = Study(name=safe_name(path.stem), file=file, space=space, recipe=_recipe(file, source), evaluator=evaluator)
-    _check_names(study, source)
-    return study
-
-
-def study_files(name: str | Path) -> list[Path]:
-    """The files that make a study elsewhere what it is here: its own and its space's; none where both are bundled."""
-    path = bundled.find("studies", name)
-    if path.parent == bundled.folder("studies"):
-        return []
-    value = read_document(path).value
-    named = value.get("space") if isinstance(value, dict) else None
-    beside = path.parent / str(named)
-    spaces = [beside] if isinstance(named, str) and beside.is_file() else []
-    return [path, *spaces]
-
-
-def _space(file: StudyFile, source: Document, path: Path) -> Space:
-    if isinstance(file.space, SpaceFile):
-        try:
-            return Space(file.space, path.stem)
-        except InputError as error:
-            raise source.error(("space",), str(error)) from None
-    beside = path.parent / f"{file.space}"
-    try:
-        found = beside if beside.is_file() else bundled.find("search_spaces", file.space)
-    except InputError as error:
-        raise source.error(("space",), str(error)) from None
-    return load_space(found)  # its mistakes have the space's own file and line
-
-
-def _recipe(file: StudyFile, source: Document) -> Recipe:
-    try:
-        return make_recipe(file.recipe)
-    except InputError as error:
-        where, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
-        key = where.removeprefix("recipe.")
-        raise source.error(("recipe", key) if key in file.recipe else ("recipe",), message) from None
-
-
-def _check_names(study: Study, source: Document) -> None:
-    """Every name a study mentions is one that exists, and what it asks for can be measured."""
-    file = study.file
-    if file.equal_cost is None:
-        _check_strategy(file, source)
-        _check_halving(study, source)
-    _check_peers(study, source)
-    _check_supernet(study, source)
-    if file.data.name not in DATASETS:
-        raise source.error(("data", "name"), unknown("data set", file.data.name, DATASETS))
-    for place, name in enumerate(file.measure):
-        if name not in measurements.menu():
-            raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
-    _check_audit(study, source)
-    _check_end(study, source)
-    _check_tune(study, source)
-    _check_published(study, source)
-    if study.evaluator:  # a trainer of the user's may yield further names
-        return
-    for block, names in (("objectives", file.objectives), ("limits", file.limits), ("choose", file.choose.limit)):
-        for name in names:
-            if name not in study.metrics:
-                where = (block, "limit", name) if block == "choose" else (block, name)
-                raise source.error(where, _no_metric(name, study))
-
-
-def _check_strategy(file: StudyFile, source: Document) -> None:
-    if file.search.strategy not in strategies.menu():
-        raise source.error(("search", "strategy"), unknown("strategy", file.search.strategy, strategies.menu()))
-    try:
-        make_strategy(file.search.strategy, **file.search.options)
-    except InputError as error:
-        raise source.error(("search", "options"), str(error)) from None
-
-
-def _check_halving(study: Study, source: Document) -> None:
-    """The epochs can be split, there are enough trials to choose among, and rungs show what is to be chosen by."""
-    asked, where = study.file.search.halving, ("search", "halving")
-    if asked is None:
-        return
-    try:
-        assert study.halving is not None
-    except InputError as error:
-        raise source.error(where, str(error)) from None
-    if (study.file.search.trials or 0) < asked.factor:
-        raise source.error((*where, "factor"), f"of {asked.factor} trials one goes on, and search.trials is "
-                           f"{study.file.search.trials}; ask for more trials or write a smaller factor")  # fmt: skip
-    known = (*COST_METRICS, *study.measured)
-    if all(name in known for name in study.file.objectives):
-        raise source.error(where, "no objective is learned in training, so epochs tell nothing about it; remove it")
-
-
-def _check_peers(study: Study, source: Document) -> None:
-    labels: list[str] = []
-    for place, spec in enumerate(study.file.peers):
-        try:
-            check_name(spec.timm)
-            make_recipe({**dataclasses.asdict(study.recipe), **spec.recipe})
-        except InputError as error:
-            key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
-            at = ("recipe", key.removeprefix("recipe.")) if key.startswith("recipe.") else ("timm",)
-            raise source.error(("peers", place, *at), message if len(at) > 1 else str(error)) from None
-        if label(spec) in labels:
-            raise source.error(("peers", place), f"{label(spec)} a second time; remove it")
-        if study.evaluator and spec.evaluate != "measured":
-            raise source.error(("peers", place), "a trainer of your own trains architectures, not networks of timm; "
-                               "write evaluate: measured, or remove the peer")  # fmt: skip
-        labels.append(label(spec))
-
-
-def _check_supernet(study: Study, source: Document) -> None:
-    if study.file.supernet is None:
-        return
-    if study.evaluator:
-        raise source.error(("evaluate",), "a trainer of your own gives its own weights; write evaluate: trained")
-    try:
-        assert study.supernet_recipe.epochs
-    except InputError as error:
-        key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
-        own = key.removeprefix("recipe.") in study.file.supernet.recipe
-        at = ("supernet", "recipe") if own else ("recipe",)
-        raise source.error((*at, key.removeprefix("recipe.")), message) from None
-
-
-def _check_audit(study: Study, source: Document) -> None:
-    if study.file.audit is None:
-        return
-    try:
-        _ = study.audit_recipe
-    except InputError as error:
-        key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
-        raise source.error(("audit", "recipe", key.removeprefix("recipe.")), message) from None
-
-
-def _check_published(study: Study, source: Document) -> None:
-    """A printed result is of a choice that the study has."""
-    for place, one in enumerate(study.file.published):
-        for name, value in one.where.items():
-            at = ("published", place, "where", name)
-            known = study.file.layouts if name == "layout" else study.space.choices.get(name, ())
-            if name not in (*PLACES, *study.space.choices):
-                raise source.error(at, unknown("dimension", name, [*study.space.choices, *PLACES]))
-            if known and value not in known:
-                raise source.error(at, f"{value!r} is not among {list(known)}")
-
-
-def _check_end(study: Study, source: Document) -> None:
-    """What is measured after the search can neither steer it nor rule a candidate out."""
-    if study.file.measure_when == "end":
-        for block, names in (("objectives", study.file.objectives), ("limits", study.file.limits)):
-            for name in names:
-                if name in study.measured:
-                    raise source.error(("measure_when",), f"{name} is measured after the search, and {block} need it "
-                                       "during the search; write measure_when: start")  # fmt: skip
-
-
-def _check_tune(study: Study, source: Document) -> None:
-    if study.file.tune is None:
-        return
-    if study.evaluator:
-        raise source.error(("tune",), "a trainer of your own has a recipe of its own; remove tune")
-    for key, values in study.file.tune.values().items():
-        for place, value in enumerate(values):
-            try:
-                study.recipe_with({key: value})
-            except InputError as error:
-                raise source.error(("tune", key, place), str(error)) from None
-
-
-def _no_metric(name: str, study: Study) -> str:
-    if name in TRAINED_METRICS:
-        return f"{name} is known only of trained networks; this study has evaluate: {study.file.evaluate}"
-    for what in measurements.menu():
-        if name in load_measurement(what).METRICS:
-            return f"{name} is not measured; add {what} to measure:"
-    return unknown("metric of this study", name, study.metrics)
-
-
-# --- the RUN -------------------------------------------------------------------------------------------------------
-
-
-def prepare_run(study: Study, runs: Path = RUNS) -> Path:
-    """The study's folder with its study.yaml; one that is there already must hold the same study.
-
-    Raises InputError with the differences where space, data, recipe, objectives, strategy or seed changed.
-    """
-    run = runs / study.name
-    path, values = run / "study.yaml", study.values()
-    if path.is_file():
-        changes = list(differences(read_values(path), values))
-        if changes:
-            raise InputError(f"{run} holds another study: {'; '.join(changes[:5])}. Give the same file and --set as "
-                             f"before, or --fork NAME for a new study that starts with what still holds")  # fmt: skip
-    run.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    temporary.write_text(dump(values), encoding="utf-8")
-    temporary.replace(path)
-    return run
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """The resolved study of a RUN. Raises InputError where there is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """What changed of that which a RUN's results follow from, as ``recipe.epochs: 5 -> 6``."""
-    for name in FIXED:
-        if name in before:  # a key that came with a later version stood at its default
-            yield from _changed(name, before[name], after.get(name))
-    audits = before.get("audit"), after.get("audit")
-    for name in AUDITED if all(audits) else ():
-        yield from _changed(f"audit.{name}", *(audit.get(name) for audit in audits if audit))
-    for name in ("strategy", "seed", "options", "halving"):
-        yield from _changed(f"search.{name}", before.get("search", {}).get(name), after.get("search", {}).get(name))
-
-
-def _changed(name: str, before: Any, after: Any) -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for key in dict.fromkeys([*before, *after]):
-            if not (name == "data" and key in FREE_IN_DATA):
-                yield from _changed(f"{name}.{key}", before.get(key), after.get(key))
-    elif before != after:
-        yield f"{name}: {before!r} -> {after!r}"
-
-
-@functools.cache
-def code_version() -> str:
-    """The package's version and a digest of its source files: what a record says it was made with."""
-    files = sorted(Path(coatnet_search.__file__).parent.rglob("*.py"))
-    content = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
-    return f"{coatnet_search.__version__}+{content}"
-
-
-def study_of_values(values: Mapping[str, Any]) -> Study:
-    """The study that a RUN's study.yaml holds, checked again. Inverse of ``Study.values``."""
-    inner = dict(values)
-    summary, evaluator = inner.pop("data_summary", None), inner.pop("evaluator", None)
-    name, space_name = inner.pop("name"), inner.pop("space_name", "space")
-    inner.pop("data_digest", None)
-    source = read_document(f"{name}.yaml", dump(inner))
-    file = source.parse(StudyFile)
-    assert isinstance(file.space, SpaceFile)
-    known = Summary(**{**summary, "class_names": tuple(summary["class_names"])}) if summary else None
-    return Study(name=name, file=file, space=Space(file.space, space_name), recipe=make_recipe(file.recipe),
-                 evaluator=evaluator, summary=known)  # fmt: skip

@@ -11,7 +11,8 @@ from coatnet_search.datasets import load_data
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.evaluate import device_id
 from coatnet_search.sections import SupernetSpec
-from coatnet_search.study import Study, study_of_values
+from coatnet_search.study import Study
+from coatnet_search.study_file import study_of_values
 from coatnet_search.supernet_train import train_supernet
 from coatnet_search.supernets import (
     CHECKPOINTS,

@@ -18,7 +18,9 @@ from coatnet_search.errors import InputError
 from coatnet_search.plan import make_plan
 from coatnet_search.record import read_record
 from coatnet_search.run import run
-from coatnet_search.study import Study, differences, load_study
+from coatnet_search.run_folder import differences
+from coatnet_search.study import Study
+from coatnet_search.study_file import load_study
 
 PAPER = [name for name in bundled.names("studies") if name.startswith("paper-")]
 EQUAL = [

@@ -16,7 +16,7 @@ from coatnet_search.recipe import make_recipe
 from coatnet_search.record import read_events, read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.sections import DataSpec
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 from coatnet_search.train import train
 
 SMALL = ("search.strategy=random", "measure=[]", "recipe.epochs=9", "tracking.enabled=false",

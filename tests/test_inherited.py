@@ -30,7 +30,8 @@ from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.sections import DataSpec
 from coatnet_search.session import Task
-from coatnet_search.study import Study, load_study, study_of_values
+from coatnet_search.study import Study
+from coatnet_search.study_file import load_study, study_of_values
 from coatnet_search.supernets import load_supernets, read_supernet_rows
 from dashboards.summary import summarize
 from dashboards.supernet_summary import candidates_per_hour, supernet_summary
@@ -77,7 +78,7 @@ def heirs(of: Path, images: int = 96) -> Inheritance:
 
 
 def study_of_run(of: Path) -> Study:
-    from coatnet_search.study import read_values
+    from coatnet_search.run_folder import read_values
 
     return study_of_values(read_values(of / "study.yaml"))
 

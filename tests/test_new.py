@@ -14,7 +14,7 @@ from coatnet_search.datasets import Summary
 from coatnet_search.new import EPOCHS, HOUR_S, STRIDES, TRIALS, default_name, fitted, image_sizes
 from coatnet_search.record import read_trials
 from coatnet_search.space import load_space
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 SUMMARY = Summary(
     num_train=45_000, num_val=5_000, num_classes=10, in_channels=3, class_names=tuple("abcdefghij"),

@@ -15,7 +15,7 @@ from coatnet_search.published import published
 from coatnet_search.record import read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.sections import PeerSpec
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 from dashboards.report import write_report
 
 SMALL = ["data.num_images=200", "recipe.epochs=1", "measure=[]", "tracking.enabled=false", "search.trials=2"]

@@ -9,7 +9,7 @@ from command_line import call, digit_folder
 from coatnet_search import plan as planning
 from coatnet_search.errors import InputError
 from coatnet_search.plan import Plan, make_plan
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 SPEED = 500.0  # images a second, made up
 

@@ -16,7 +16,7 @@ from coatnet_search.choose import choose
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.merge import merge
 from coatnet_search.record import Record, driver_lock, fold, read_events, read_record, read_trials
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 RECORDS = Path(__file__).parents[1] / "studies" / "records"
 ARCH = Arch(

@@ -14,7 +14,7 @@ from coatnet_search.merge import merge
 from coatnet_search.progress import Progress
 from coatnet_search.record import driver_lock, read_events, read_record, read_trials
 from coatnet_search.run import run
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 SMALL = ("search.strategy=random", "measure=[]", "recipe.epochs=2", "tracking.enabled=false")
 

@@ -20,7 +20,8 @@ from coatnet_search.plan import make_plan
 from coatnet_search.record import read_record
 from coatnet_search.run import run
 from coatnet_search.scaling import Scaling, fit_scaling, scaling_runs
-from coatnet_search.study import Study, load_study
+from coatnet_search.study import Study
+from coatnet_search.study_file import load_study
 
 SIZES = [500, 1000, 2000, 4000, 8000]
 

@@ -13,7 +13,7 @@ from coatnet_search.front_noise import Noisy, between_seeds, near_front
 from coatnet_search.record import hours_of, read_record
 from coatnet_search.run import run
 from coatnet_search.sections import Resources, StopSpec
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 SMALL = ("search.strategy=random", "measure=[]", "recipe.epochs=2", "tracking.enabled=false")
 BOTH = {"error": "min", "macs": "min"}

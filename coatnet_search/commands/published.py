@@ -12,7 +12,7 @@ from coatnet_search.commands.shared import run_record
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import heading, quantity
 from coatnet_search.screen import Screen
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 CHOICES = {"choice": "choice", "metric": "metric", "printed": "printed"}
 OURS = {"ours": "ours (mean)", "sd": "standard deviation", "runs": "runs", "networks": "networks"}

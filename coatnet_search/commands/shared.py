@@ -14,7 +14,9 @@ from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import load_trainer
 from coatnet_search.quantities import heading
 from coatnet_search.record import read_record, record_path
-from coatnet_search.study import RUNS, Study, load_study, read_values
+from coatnet_search.run_folder import RUNS, read_values
+from coatnet_search.study import Study
+from coatnet_search.study_file import load_study
 
 
 def checked_study(given: argparse.Namespace) -> Study:

@@ -7,7 +7,7 @@ from coatnet_search import bundled
 from coatnet_search.commands.spaces import shown
 from coatnet_search.plan import layouts
 from coatnet_search.screen import Screen
-from coatnet_search.study import load_study
+from coatnet_search.study_file import load_study
 
 COLUMNS = {"name": "study", "space": "space", "networks": "networks", "multiply_adds": "multiply-adds",
            "data": "data", "trials": "trials", "objectives": "objectives", "question": "question"}  # fmt: skip
