@@ -13,6 +13,7 @@ import coatnet_search
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError
 from coatnet_search.study import Study
+from coatnet_search.study_file import study_of_values
 
 RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
@@ -30,7 +31,8 @@ def prepare_run(study: Study, runs: Path = RUNS) -> Path:
     run = runs / study.name
     path, values = run / "study.yaml", study.values()
     if path.is_file():
-        changes = list(differences(read_values(path), values))
+        # read as a study again: a key that came with a later version stood at its default
+        changes = list(differences(study_of_values(read_values(path)).values(), values))
         if changes:
             raise InputError(f"{run} holds another study: {'; '.join(changes[:5])}. Give the same file and --set as "
                              f"before, or --fork NAME for a new study that starts with what still holds")  # fmt: skip
@@ -51,8 +53,7 @@ def read_values(path: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
     """What changed of that which a RUN's results follow from, as ``recipe.epochs: 5 -> 6``."""
     for name in FIXED:
-        if name in before:  # a key that came with a later version stood at its default
-            yield from _changed(name, before[name], after.get(name))
+        yield from _changed(name, before.get(name), after.get(name))
     audits = before.get("audit"), after.get("audit")
     for name in AUDITED if all(audits) else ():
         yield from _changed(f"audit.{name}", *(audit.get(name) for audit in audits if audit))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from coatnet_search.arch import Budget, Trial
 from coatnet_search.cli import main
@@ -12,7 +13,7 @@ from coatnet_search.errors import InputError
 from coatnet_search.plan import make_plan
 from coatnet_search.record import read_record
 from coatnet_search.run import run
-from coatnet_search.run_folder import prepare_run
+from coatnet_search.run_folder import prepare_run, read_values
 from coatnet_search.scaling import settings
 from coatnet_search.sections import TuneSpec
 from coatnet_search.study_file import load_study
@@ -110,6 +111,17 @@ def test_a_changed_sweep_is_refused_on_resume(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"tune\.lr"):
         prepare_run(load_study(study_file(tmp_path, tune={"lr": [1e-3, 1e-2]})), tmp_path)
+
+
+def test_a_run_from_before_the_key_goes_on_without_a_sweep_and_refuses_one(tmp_path: Path) -> None:
+    run = prepare_run(load_study(study_file(tmp_path)), tmp_path)
+    older = {key: value for key, value in read_values(run / "study.yaml").items() if key != "tune"}
+    (run / "study.yaml").write_text(yaml.safe_dump(older))
+
+    with pytest.raises(InputError, match="tune"):
+        prepare_run(load_study(study_file(tmp_path, tune={"lr": [1e-3]})), tmp_path)
+
+    assert prepare_run(load_study(study_file(tmp_path)), tmp_path) == run
 
 
 def test_figures_say_what_was_tuned() -> None:
