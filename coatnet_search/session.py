@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from coatnet_search.alarms import Breaker, short_of_disk, slowness
 from coatnet_search.analyse import AUDIT
 from coatnet_search.arch import TERMINAL, Failure, Trial
 from coatnet_search.audit_trials import DRAWN, AuditPlan
@@ -26,24 +27,17 @@ from coatnet_search.cells import Cell
 from coatnet_search.enough import little_to_gain, spent
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
-from coatnet_search.front_noise import near_front
-from coatnet_search.guard import GIB
 from coatnet_search.halving import RUNG
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
+from coatnet_search.replicates import REPLICATE, Replicates
 from coatnet_search.run_folder import code_version
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, larger
 from coatnet_search.tuning import TUNE, TUNED, best_values
 
 BASELINE = "baseline"  # attribute and origin of a trial that is drawn at random for comparison with the search
-REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
-BREAKER = (
-    4  # so many times ``faults.equal_failures`` trials in a row that fail alike end a search that went well before
-)
 TOO_LARGE = ("out_of_memory", "memory")  # kinds of failure that a larger network would share
-SLOW = 5.0  # times the wall time that is usual for its cost: a straggler
-LEAST_ALIKE, LEAST_S = 5, 0.1  # trials that say what is usual; shorter times say nothing
 
 
 class Session:
@@ -60,7 +54,8 @@ class Session:
         self.exhausted = self._all_drawn = False  # no candidate is left for the search, for the baseline
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in (*TERMINAL, "paused"))
         self._weighed = False  # whether it has been decided who goes on, since a trial last changed
-        self._near_then: tuple[int, set[int | None]] = (-1, set())
+        self._again = Replicates(study)
+        self._breaker = Breaker(study.file.faults.equal_failures, run)
         self._planned = {cell.key(study): cell for cell in cells}
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
@@ -69,7 +64,6 @@ class Session:
         self._storage = study.checkpoint_storage()
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
-        self._in_a_row: list[str] = []  # the failures since a trial last went well
         self._tries: Counter[int] = Counter()
         self._given: set[int] = set()  # the trials that are being run
         if self._searches:
@@ -262,22 +256,10 @@ class Session:
         self._end(begun, Report(metrics=known, state="done", device=trial.device, timings=trial.timings))
 
     def _has_disk(self) -> bool:
-        short = self._short_of_disk()
+        short = short_of_disk(self.run, self.study.file.faults)
         if short and not self._given:
             raise SetupError(f"{short}; free some space and run again: the search goes on")
         return short is None
-
-    def _short_of_disk(self) -> str | None:
-        faults, folder = self.study.file.faults, self.run / "checkpoints"
-        free = shutil.disk_usage(self.run).free / GIB
-        if free < faults.reserve_gib:
-            return f"{free:.2f} GiB are free for {self.run}, and faults.reserve_gib keeps {faults.reserve_gib:g}"
-        if faults.checkpoints_gib is None or not folder.is_dir():
-            return None
-        taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors") if file.is_file()) / GIB
-        if taken < faults.checkpoints_gib:
-            return None
-        return f"{folder} takes {taken:.2f} GiB, and faults.checkpoints_gib allows {faults.checkpoints_gib:g}"
 
     @property
     def _pending(self) -> bool:
@@ -285,39 +267,9 @@ class Session:
         return any(trial.state not in TERMINAL for trial in self._first)
 
     def _replicates(self) -> list[Cell]:
-        """What is to be trained again: each finished candidate near the front with the seeds after its own, a seed at a
-        time."""
-        file = self.study.file
-        done = [trial for trial in self.candidates if trial.state == "done"]
-        if file.replicates == 1 or not done or self._pending:
+        if self._pending:
             return []
-        near = self._near(done)
-        known = {trial.key for trial in self.trials.values()}
-        cells = [self._again(trial, more) for more in range(1, file.replicates)
-                 for trial in done if trial.number in near]  # fmt: skip
-        return [cell for cell in cells if cell.key(self.study) not in known]
-
-    def _near(self, done: Sequence[Trial]) -> set[int | None]:
-        """The numbers of those near the front, found anew when a trial has ended."""
-        ended = len(self.finished)
-        if self._near_then[0] != ended:
-            least = self.study.file.near_front
-            near = near_front([self._trainings(trial) for trial in done], least) if least else [True] * len(done)
-            self._near_then = ended, {trial.number for trial, one in zip(done, near, strict=True) if one}
-        return self._near_then[1]
-
-    def _trainings(self, trial: Trial) -> Any:
-        """(trainings, objectives): what a candidate and its replicates have shown, the less the better."""
-        own = [trial, *(one for one in self.trials.values() if one.state == "done" and
-                        one.attributes.get("of") == trial.number and REPLICATE in one.attributes)]  # fmt: skip
-        signs = [1.0 if sense == "min" else -1.0 for sense in self.study.file.objectives.values()]
-        return np.array([[one.metrics[name] for name in self.study.file.objectives] for one in own]) * signs
-
-    def _again(self, trial: Trial, more: int) -> Cell:
-        budget = trial.budget or self.study.budget
-        arch = trial.arch or self.study.space.decode(trial.candidate)
-        return Cell(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more), candidate=trial.candidate,
-                    attributes={REPLICATE: more, "of": trial.number})  # fmt: skip
+        return self._again.left(self.candidates, list(self.trials.values()), len(self.finished))
 
     def _plan(self) -> Task | None:
         ready = [key for key in self._open if self._values(self._planned[key]) is not None]
@@ -424,21 +376,9 @@ class Session:
             self._record.append({"event": "report", "number": task.number, "key": task.key, "metrics": report.metrics})
             return
         self._given.discard(task.number)
-        slow = self._slowness(trial, report)
+        slow = None if trial.state in TERMINAL else slowness(trial, report, self.finished)
         self._end(trial, report, {"slow": slow} if slow else {})
-        self._check_failures(self.trials[task.number])
-
-    def _slowness(self, trial: Trial, report: Report) -> float | None:
-        """How many times as long a straggler took as is usual for what it costs; None for any other trial."""
-        alike = [one for one in self.finished if one.state == "done" and one.budget == trial.budget
-                 and one.timings.get("wall_s") and one.metrics.get("macs")]  # fmt: skip
-        if report.state != "done" or len(alike) < LEAST_ALIKE or trial.state in TERMINAL:
-            return None
-        usual = float(np.median([one.timings["wall_s"] for one in alike]))
-        usual_macs = float(np.median([one.metrics["macs"] or 0.0 for one in alike]))
-        costlier = max(1.0, (report.metrics.get("macs") or 0.0) / usual_macs)
-        times = report.timings.get("wall_s", 0.0) / max(usual * costlier, LEAST_S)
-        return round(times, 1) if times > SLOW else None
+        self._breaker.saw(self.trials[task.number], self.finished)
 
     def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
         """The process of a running trial is gone: the trial waits to go on from its last checkpoint, unless that has
@@ -490,20 +430,3 @@ class Session:
         known = {name: value for name, value in trial.metrics.items() if value is not None}
         self.take(task, Report(metrics={**known, **metrics}, state=trial.state, device=trial.device,
                                timings=trial.timings, attributes=attributes))  # fmt: skip
-
-    def _check_failures(self, trial: Trial) -> None:
-        """Ends a search in which nothing works (the first trials are its canary), or no longer works."""
-        if trial.state != "failed":
-            self._in_a_row.clear()
-            return
-        self._in_a_row.append(str(trial.failure))
-        allowed = self.study.file.faults.equal_failures
-        failures = Counter(str(trial.failure) for trial in self.finished if trial.state == "failed")
-        (common, count), last = failures.most_common(1)[0], self._in_a_row[-BREAKER * allowed :]
-        spent = sum(trial.timings.get("wall_s", 0.0) for trial in self.finished) / 3600
-        if count >= allowed and all(trial.state == "failed" for trial in self.finished):
-            raise SetupError(f"the first {count} trials failed alike ({common}); stopped after "
-                             f"{spent:.2f} device-hours. Mend the cause and remove {self.run}")  # fmt: skip
-        if len(last) == BREAKER * allowed and len(set(last)) == 1:
-            raise SetupError(f"the last {len(last)} trials failed alike ({last[0]}); stopped after "
-                             f"{spent:.2f} device-hours. Mend the cause and run again: the search goes on")  # fmt: skip
