@@ -26,6 +26,7 @@ class SupernetProgress:
     def __init__(self, epochs: int) -> None:
         self._epochs, self._rows = epochs, list[Mapping[str, Any]]()
         self._console = Console(stderr=True)
+        self._console.print(f"supernet: training {epochs} epochs before the first trial ...", highlight=False)
 
     def saw(self, row: Mapping[str, Any]) -> None:
         self._rows.append(row)

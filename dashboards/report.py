@@ -18,7 +18,7 @@ from markupsafe import Markup
 from coatnet_search.analyse import complete
 from coatnet_search.choose import Choice
 from coatnet_search.quantities import heading, quantity, show
-from dashboards import audit_figures, figures, insight_figures, scaling_figures
+from dashboards import audit_figures, figures, insight_figures, scaling_figures, supernet_figures
 from dashboards.audit_pictures import write_audit_pictures
 from dashboards.audit_summary import AuditSection, audit_section, span
 from dashboards.insight_pictures import write_search_pictures
@@ -99,6 +99,7 @@ def html_page(
     drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
     if not study.get("equal_cost"):
         drawn |= insight_figures.all_figures(frame, data["objectives"], found)
+    drawn |= supernet_figures.all_figures(data["supernet"])
     drawn |= audit_figures.all_figures(audit.judged.found if audit else None)
     if section and section.scaling:
         drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)

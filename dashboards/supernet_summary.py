@@ -18,7 +18,8 @@ COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)  # candidates of the curve
 def supernet_summary(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str, Any] | None:
     """None where the study trains no supernet. Keys: epochs, device_s, updates (by layout), branch_updates, restored
     (sentences), conflict (by stage), probes and, where one supernet for each layout was trained beside it, apart: a row
-    a probe (layout, size, macs, val_top1, val_loss); candidates: see ``candidates_per_hour``; sentences."""
+    a probe (layout, size, macs, val_top1, val_loss); history: the probes of every epoch; candidates: see
+    ``candidates_per_hour``; sentences."""
     spec = study.get("supernet")
     if not spec or not spec.get("epochs"):
         return None
@@ -35,6 +36,7 @@ def supernet_summary(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str,
         "restored": [text for row in rows for text in row["restored"]],
         "conflict": rows[-1]["conflict"],
         "probes": probe_rows(rows),
+        "history": [{"epoch": row["epoch"], **probe} for row in rows for probe in probe_rows([row])],
         "apart": probe_rows(read_supernet_rows(run / APART)),
     }
     found["candidates"] = candidates_per_hour(found["device_s"], *_seconds(frame))

@@ -34,6 +34,7 @@ from coatnet_search.study import Study
 from coatnet_search.study_file import load_study, study_of_values
 from coatnet_search.supernets import load_supernets, read_supernet_rows
 from dashboards.summary import summarize
+from dashboards.supernet_figures import all_figures
 from dashboards.supernet_summary import candidates_per_hour, supernet_summary
 
 STUDY = """
@@ -306,6 +307,21 @@ def test_supernets_of_one_layout_each_are_trained_beside_and_the_report_compares
     assert "The supernet was trained for 1 of 1 epochs" in text
     assert "One supernet for each layout, trained for as many steps in all, against that: C-C smallest" in text
     assert "none was trained alone" in text
+
+
+def test_the_figures_of_a_supernet_show_each_probe_and_what_it_saves(finished):
+    frame = read_record(finished)
+    found = supernet_summary(frame, study_of_run(finished).values())
+    known = {**found, "candidates": candidates_per_hour(3600.0, 4.0, 40.0)}
+
+    drawn = all_figures(known)
+
+    probed = [row["epoch"] for row in read_supernet_rows(finished / "supernet") if "probes" in row]
+    assert probed and {tuple(line.x) for line in drawn["supernet-probes"].data} == {tuple(probed)}
+    assert len(drawn["supernet-probes"].data) == len(found["probes"])
+    assert [line.name for line in drawn["supernet-candidates"].data] == ["inherited weights", "each trained alone"]
+    assert "101" in drawn["supernet-candidates"].layout.annotations[0].text
+    assert all_figures({"epochs": 0, "sentences": ["The supernet is not trained yet."]}) == {} == all_figures(None)
 
 
 def test_a_study_that_trains_its_networks_has_no_supernet_to_report():

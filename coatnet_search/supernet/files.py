@@ -2,19 +2,17 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from coatnet_search.arch import canonical_json
-from coatnet_search.errors import InputError, SetupError
+from coatnet_search.errors import InputError
 from coatnet_search.space import Space
 from coatnet_search.supernet.supernet import Supernet
+from coatnet_search.tensor_files import read_tensors, write_tensors
 
 _SPACE = "coatnet_search.space"  # the key in the metadata
 _FREE = ("description", "limits")  # keys of a space that no weight depends on
@@ -22,14 +20,7 @@ _FREE = ("description", "limits")  # keys of a space that no weight depends on
 
 def save_supernet(net: Supernet, path: str | Path) -> None:
     """Writes the shared weights and statistics with their space; the old file stays until the new one is whole."""
-    path = Path(path)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, half, metadata={_SPACE: canonical_json(_flat(net.space)), "format": "pt"})
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    write_tensors(path, net.state_dict(), _SPACE, _flat(net.space))
 
 
 def load_supernet(path: str | Path, space: Space) -> Supernet:
@@ -38,17 +29,8 @@ def load_supernet(path: str | Path, space: Space) -> Supernet:
     Raises SetupError where there is no such file, InputError where it is another kind of file or of another space, with
     the dimensions and tensors that differ.
     """
-    if not Path(path).is_file():
-        raise SetupError(f"{path}: no such file of weights")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get(_SPACE)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-    except SafetensorError as error:
-        raise InputError(f"{path}: not a safetensors file: {error}") from None
-    if text is None:
-        raise InputError(f"{path}: no space in its metadata; `save_supernet` writes such files")
-    if different := differences(json.loads(text), json.loads(canonical_json(_flat(space)))):
+    known, tensors = read_tensors(path, _SPACE, "no space in its metadata; `save_supernet` writes such files")
+    if different := differences(known, json.loads(canonical_json(_flat(space)))):
         raise InputError(f"{path}: the supernet of another space: {'; '.join(different)}")
     with torch.device("meta"):
         net = Supernet(space)
