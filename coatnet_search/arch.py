@@ -257,7 +257,7 @@ class Arch:
             return [f"image_size {self.image_size} is not a multiple of the strides' product {total}; try {nearest}"]
         reasons, in_width = [], self.stem.width
         for place, (stage, grid) in enumerate(zip(self.stages, self.grids[1:], strict=True), 1):
-            found = menu()[stage.block].load().problems(in_width, stage.width, grid, **stage.options)
+            found = _stage_problems(stage, in_width, grid)
             reasons += [f"stage {place} ({stage.letter}): {reason}" for reason in found]
             in_width = stage.width
         return reasons
@@ -281,6 +281,12 @@ class Arch:
             return cls(stem=stem, head=head, stages=found, **parts)
         except TypeError as error:  # a key is missing; the message names it
             raise InputError(f"not an architecture: {error}") from None
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _stage_problems(stage: Stage, in_width: int, grid: int) -> tuple[str, ...]:
+    """Why its blocks cannot be built; ``grid``: side of its last map. A search asks the same of thousands."""
+    return tuple(menu()[stage.block].load().problems(in_width, stage.width, grid, **stage.options))
 
 
 def _keys(what: str, value: object, cls: Any = None) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class Space:
         self._stages: dict[tuple[Any, ...], Stage | None] = {}
         self._tables: dict[tuple[int, int | None], dict[Stage | None, dict[str, Scalar]]] = {}
         self._stage_keys = [self._keys_of(place) for place in range(1, len(file.stages) + 1)]
+        self._last: tuple[Candidate, Arch] | None = None  # searches ask for problems, then for costs of the same one
+        self._stem_names = tuple(file.stem)
+        self._stem_keys = [(f"stem_{name}", value) for name, value in file.stem.items()]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy is made of the file again; nothing else is its own."""
@@ -107,15 +110,21 @@ class Space:
 
     def decode(self, candidate: Candidate) -> Arch:
         """The architecture of a candidate. Raises InputError for a missing or unknown dimension or value."""
-        stages = self.stages_of(candidate)
-        return Arch(
+        if self._last is not None and candidate == self._last[0]:
+            return self._last[1]
+        return self._arch(candidate, self.stages_of(candidate))
+
+    def _arch(self, candidate: Candidate, stages: Sequence[Stage | None]) -> Arch:
+        arch = Arch(
             image_size=candidate.get("image_size", self.file.image_size),  # type: ignore[arg-type]
             in_channels=self.file.in_channels,
             num_classes=self.file.num_classes,
             stem=self._stem(candidate),
-            stages=tuple(stage for stage in stages if stage is not None),
+            stages=tuple([stage for stage in stages if stage is not None]),
             head=self.head,
         )
+        self._last = dict(candidate), arch
+        return arch
 
     def stages_of(self, candidate: Candidate) -> list[Stage | None]:
         """What a candidate has at each place of the space; None: the stage is left out. Raises as ``decode`` does."""
@@ -141,11 +150,10 @@ class Space:
                 raise InputError(f"candidate: {name}: {candidate[name]!r} is not among {list(values)}")
 
     def _stem(self, candidate: Candidate) -> Stem:
-        names = tuple(self.file.stem)
-        return _make_stem(names, tuple(candidate.get(f"stem_{name}", self.file.stem[name]) for name in names))
+        return _make_stem(self._stem_names, tuple([candidate.get(dim, own) for dim, own in self._stem_keys]))
 
     def _stage(self, place: int, keys: list[Any], candidate: Candidate, head_size: int | None) -> Stage | None:
-        values = (place, head_size, *(candidate[dim] if dim else constant for _, dim, constant in keys))
+        values = (place, head_size, *[candidate[dim] if dim else constant for _, dim, constant in keys])
         try:
             return self._stages[values]
         except KeyError:
@@ -184,17 +192,17 @@ class Space:
         ):
             return ["only: not one of the combinations that are allowed"]
         try:
-            arch = self.decode(candidate)
+            stages = self.stages_of(candidate)
+            return self._order_problems(stages) or self._arch(candidate, stages).problems()
         except InputError as error:
             return [str(error)]
-        return self._order_problems(arch) + arch.problems()
 
-    def _order_problems(self, arch: Arch) -> list[str]:
-        if not arch.stages:
+    def _order_problems(self, stages: Sequence[Stage | None]) -> list[str]:
+        if not any(stages):
             return ["every stage is left out"]
         if not self.file.convolution_first:
             return []
-        kinds = [menu()[stage.block].kind for stage in arch.stages]
+        kinds = [menu()[stage.block].kind for stage in stages if stage]
         return ["convolution_first: a convolution stage comes after attention"] if kinds != sorted(
             kinds, key=("convolution", "attention").index) else []  # fmt: skip
 

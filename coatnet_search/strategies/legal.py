@@ -10,6 +10,7 @@ from coatnet_search.strategies.problem import Key, Known, Problem, Row
 
 ENUMERABLE = 20_000  # combinations; about a second of looking
 LOOKS = 10_000  # random combinations that are looked at before a draw is given up
+_AT_ONCE = 16  # rows that are drawn in one call, which takes as long as one
 _WALKS, _STEPS = 16, 150  # searches from the least violations, and combinations that each looks at
 _STARTS, _DOWN = 3, 150  # searches from the most extreme, and changes that each tries
 
@@ -25,8 +26,10 @@ def every(problem: Problem) -> list[Known]:
     return list(found.values())
 
 
-def random_row(problem: Problem, rng: np.random.Generator) -> Row:
-    return tuple(int(place) for place in rng.integers(0, problem.sizes)) if problem.sizes else ()
+def random_rows(problem: Problem, rng: np.random.Generator, count: int) -> Iterator[Row]:
+    for begin in range(0, count, _AT_ONCE):
+        rows = rng.integers(0, problem.sizes, size=(min(_AT_ONCE, count - begin), len(problem.sizes)))
+        yield from map(tuple, rows.tolist())
 
 
 def neighbour(problem: Problem, row: Row, rng: np.random.Generator) -> Row:
@@ -50,8 +53,8 @@ def draw(problem: Problem, rng: np.random.Generator, count: int, taken: Collecti
         return []
     near: list[tuple[float, int, Row]] = []
     looks = min(LOOKS, 20 * count + 4 * problem.size) if problem.size <= ENUMERABLE else LOOKS
-    for turn in range(looks):
-        known = problem.look(random_row(problem, rng))
+    for turn, row in enumerate(random_rows(problem, rng, looks)):
+        known = problem.look(row)
         if known.legal and known.key not in taken:
             found.setdefault(known.key, known)
             if len(found) == count:

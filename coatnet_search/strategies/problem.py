@@ -131,12 +131,12 @@ class Problem:
 
     def look(self, row: Iterable[int]) -> Known:
         """What is known of the candidate with these choices, after ``canonical``; cheap when asked again."""
-        raw = tuple(int(place) for place in row)
+        raw = tuple([int(place) for place in row])
         known = self._memo.get(raw)
         if known is None:
             parts = zip(self.choices.items(), raw, strict=True)
             candidate = {name: values[place] if place < len(values) else values[0] for (name, values), place in parts}
-            known = self.know(candidate)
+            known = self._know(candidate, raw)
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
             self._memo[raw] = self._memo.setdefault(known.row, known)
@@ -144,13 +144,18 @@ class Problem:
 
     def know(self, candidate: Candidate) -> Known:
         """As ``look``, of a candidate given by its values."""
+        return self._know(candidate)
+
+    def _know(self, candidate: Candidate, row: Row | None = None) -> Known:
+        """``row``: the candidate's own, where it is at hand."""
         plain = dict(self.canonical(candidate))
         exact: Mapping[str, float] = {}
         violation = math.inf
         if not self.problems(plain):
             exact = self.exact(plain)
             violation = sum(self.excess(exact).values())
-        return Known(plain, frozenset(plain.items()), self.row(plain), exact, violation)
+        own = row if row is not None and plain == candidate else self.row(plain)
+        return Known(plain, frozenset(plain.items()), own, exact, violation)
 
 
 @dataclass(frozen=True, slots=True)
