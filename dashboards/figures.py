@@ -45,12 +45,15 @@ def front(
     chosen: Mapping[int, int] | None = None,
     overlay: bool = False,
     y: str | None = None,
+    webgl: bool = False,
     theme: Theme = "light",
 ) -> go.Figure:
     """``y`` (the study's quality objective, where none is named) against ``x``, with the front of this plane as a line.
 
-    ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``. ``overlay``:
-    published networks too (ImageNet-1K, see ``published``), as grey crosses.
+    ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``, of the front alone
+    where there are many trials: hundreds of them would hide the points. ``overlay``: published networks too
+    (ImageNet-1K, see ``published``), as grey crosses. ``webgl``: the graphics card's way, which thousands of points need
+    to appear at once.
     """
     y = y or quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
@@ -62,12 +65,8 @@ def front(
     line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
                        line={"shape": _step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
-    for layout, look in looks.items():
-        own = rows[rows["layout"] == layout]
-        for final in (True, False):
-            part = own[own["final"] == final]
-            if len(part):
-                figure.add_trace(_points(part, layout, look, final, x, y, entry=final or not own["final"].any()))
+    figure.add_traces([trace for layout, look in looks.items()
+                       for trace in _layout(rows[rows["layout"] == layout], layout, look, x, y, webgl)])  # fmt: skip
     if overlay and len(others := marks.published_points(x, y)):
         figure.add_trace(_published(others))
     if not rows["final"].all():
@@ -82,16 +81,6 @@ def front(
         figure.update_xaxes(type="log", dtick="D2")
     figure.update_xaxes(tickformat="~s" if quantity(x).form == "count" else ",.4~g")
     return figure
-
-
-def quick(figure: go.Figure) -> go.Figure:
-    """The figure with its points drawn by WebGL, which thousands of them need to appear at once."""
-    traces = [go.Scattergl(**_without_type(trace)) if trace.mode == "markers" else trace for trace in figure.data]
-    return go.Figure(data=traces, layout=figure.layout)
-
-
-def _without_type(trace: go.Scatter) -> dict[str, Any]:
-    return {name: value for name, value in trace.to_plotly_json().items() if name != "type"}
 
 
 def ring(figure: go.Figure, x: Floats, y: Floats) -> None:
@@ -183,21 +172,33 @@ def empty_figure(figure: go.Figure, message: str) -> go.Figure:
     return figure
 
 
+def _layout(own: pd.DataFrame, layout: str, look: marks.Look, x: str, y: str, webgl: bool) -> list[Any]:
+    """The traces of one layout: its final points, on the front and off it, and those that are not final. The first of
+    them stands for the layout in the legend."""
+    few = len(own) <= marks.NUM_CURVES
+    final, front = (own[name].to_numpy(dtype=bool) for name in ("final", "front"))
+    parts = [(own[final & front], True, True), (own[final & ~front], True, few), (own[~final], False, few)]
+    return [_points(part, layout, look, final, x, y, bars=bars, entry=place == 0, webgl=webgl)
+            for place, (part, final, bars) in enumerate(one for one in parts if len(one[0]))]  # fmt: skip
+
+
 def _points(
-    part: pd.DataFrame, layout: str, look: marks.Look, final: bool, x: str, y: str, *, entry: bool
-) -> go.Scatter:
+    part: pd.DataFrame, layout: str, look: marks.Look, final: bool, x: str, y: str, *, bars: bool, entry: bool,
+    webgl: bool,
+) -> Any:  # fmt: skip
     """One layout's points, final or not; ``entry``: whether they stand for the layout in the legend."""
     known = [quantity(name) for name in (x, y)]
     hover = (f"<b>{html.escape(layout)}</b> trial %{{customdata[0]}} (%{{customdata[2]}})<br>%{{customdata[1]}}<br>"
              f"{html.escape(known[0].title)} %{{x:.4~s}}<br>{html.escape(known[1].title)} %{{y:.4~g}}"
              "<extra></extra>")  # fmt: skip
-    custom = [[row.number, html.escape(str(row.arch_id)), html.escape(str(row.state))] for row in part.itertuples()]
+    words = part[["arch_id", "state"]].astype(str).map(html.escape)
+    custom = np.column_stack([part["number"].to_numpy(dtype=object), words.to_numpy(dtype=object)])
     marker = {"color": look.colour, "size": 9, "symbol": look.shape if final else f"{look.shape}-open",
               "line": {"width": 1 if final else 2, "color": "#ffffff" if final else look.colour}}  # fmt: skip
-    return go.Scatter(
+    errors = {f"error_{axis}": _bars(part, axis, look) for axis in "xy"} if bars else {}
+    return (go.Scattergl if webgl else go.Scatter)(
         x=part["x"].to_numpy(), y=part["y"].to_numpy(), mode="markers", marker=marker, customdata=custom,
-        hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=entry,
-        error_x=_bars(part, "x", look), error_y=_bars(part, "y", look),
+        hovertemplate=hover, name=html.escape(layout), legendgroup=layout, showlegend=entry, **errors,
     )  # fmt: skip
 
 
@@ -208,13 +209,11 @@ def _published(rows: pd.DataFrame) -> go.Scatter:
 
 
 def _bars(part: pd.DataFrame, axis: str, look: marks.Look) -> dict[str, Any] | None:
-    """Bars for few points or for the front alone: hundreds of them would hide the points."""
+    """The intervals of an axis; None where none is known."""
     high = (part[f"{axis}_high"] - part[axis]).to_numpy(copy=True)
     low = (part[axis] - part[f"{axis}_low"]).to_numpy(copy=True)
     if not np.isfinite(high).any():
         return None
-    if len(part) > marks.NUM_CURVES:
-        high[~part["front"].to_numpy(dtype=bool)] = low[~part["front"].to_numpy(dtype=bool)] = 0
     colour = "rgba({},{},{},0.45)".format(*(int(look.colour[place : place + 2], 16) for place in (1, 3, 5)))
     return {"type": "data", "symmetric": False, "array": high, "arrayminus": low, "thickness": 1, "width": 0,
             "color": colour}  # fmt: skip

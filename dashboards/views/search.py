@@ -76,9 +76,8 @@ def _front(run: Run, rows: pd.DataFrame) -> None:
     if x == y:
         st.info("Take two different quantities.")
         return
-    figure = figures.front(rows, run.objectives, x, y=y, num_val=run.num_val, theme=theme())
-    if len(rows) > QUICK_POINTS:
-        figure = figures.quick(figure)
+    figure = figures.front(rows, run.objectives, x, y=y, num_val=run.num_val, webgl=len(rows) > QUICK_POINTS,
+                           theme=theme())  # fmt: skip
     _mark(figure, rows, x, y)
     event = draw(figure, f"front-{x}-{y}", on_select="rerun", selection_mode="points")
     picked = [point["customdata"] for point in event["selection"]["points"] if point.get("customdata")]
