@@ -52,7 +52,7 @@ def front(
 
     ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``, of the front alone
     where there are many trials: hundreds of them would hide the points. ``overlay``: published networks too
-    (ImageNet-1K, see ``published``), as grey crosses. ``webgl``: the graphics card's way, which thousands of points need
+    (ImageNet-1K, see ``published``), as grey crosses. ``webgl``: by the graphics card, which thousands of points need
     to appear at once.
     """
     y = y or quality(objectives)
