@@ -29,7 +29,7 @@ from ray.tune.search import Searcher
 from coatnet_search.arch import TERMINAL, Failure
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
-from coatnet_search.nodes import Room, bundle, check_nodes
+from coatnet_search.nodes import Room, answers, bundle, check_nodes
 from coatnet_search.progress import Progress
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
@@ -141,23 +141,32 @@ _NODE_LOST = ("node has died", "node was preempted", "node is dead", "node died"
 
 @dataclass
 class _Live:
-    """A trial that has a process: when it began and last reported (of ``time.monotonic``), and why it was killed."""
+    """A trial that has a process: when it began and last reported (of ``time.monotonic``), why it was killed, where it
+    is."""
 
     trial: TuneTrial
     begin: float
     reported: float = 0.0
     overrun: str | None = None
+    node: str | None = None  # where the process is; None before it reported
 
     def __post_init__(self) -> None:
         self.reported = self.begin
 
 
-def _cause(error: Exception | None) -> tuple[Failure, bool]:
-    """Why a trial's process is gone, and whether that counts against the trial: a lost node does not."""
-    text = " ".join(str(error).split()) if error else "its process ended without a final report"
-    if getattr(error, "preempted", False) or any(mark in text for mark in _NODE_LOST):
+def _cause(error: str | None, node_there: bool = True) -> tuple[Failure, bool]:
+    """Why a trial's process is gone, and whether that counts against the trial: a lost node does not. ``error``: what
+    Ray said; ``node_there``: whether the node of the process still answers, which Ray may not know yet."""
+    text = " ".join(error.split()) if error else "its process ended without a final report"
+    if not node_there or any(mark in text for mark in _NODE_LOST):
         return Failure(kind="lost", message=text[:500]), False
     return Failure(kind="killed", message=text[:500]), True
+
+
+def _said(trial: TuneTrial) -> str | None:
+    """Ray's error of a trial whose process is gone, without Tune's heading."""
+    path = trial.error_file
+    return path and Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[2].strip()
 
 
 class _Driver:
@@ -188,7 +197,7 @@ class _Driver:
         if task is None or "report" not in result:
             return
         if trial_id in self._live:
-            self._live[trial_id].reported = time.monotonic()
+            self._live[trial_id].reported, self._live[trial_id].node = time.monotonic(), result["node"]
         report = _report(json.loads(result["report"]))
         if report.state is not None:
             del self._tasks[trial_id]
@@ -216,7 +225,7 @@ class _Driver:
             self._take(task, Report(metrics={}, state="failed", failure=failure,
                                     timings={"wall_s": round(time.monotonic() - live.begin, 3)}))  # fmt: skip
         else:
-            failure, counts = _cause(trial.get_pickled_error())
+            failure, counts = _cause(_said(trial), live is None or live.node is None or answers(live.node))
             self._lost(task, failure, counts)
 
     def _lost(self, task: Task, failure: Failure, counts: bool) -> None:
@@ -340,7 +349,8 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         report = next(self._reports)
-        return {"report": json.dumps(_plain(report)), "done": report.state is not None}
+        node = ray.get_runtime_context().get_node_id()
+        return {"report": json.dumps(_plain(report)), "done": report.state is not None, "node": node}
 
 
 def _plain(report: Report) -> dict[str, Any]:

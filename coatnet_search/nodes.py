@@ -4,6 +4,7 @@ import importlib.metadata
 import math
 import os
 import platform
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from coatnet_search.storage import Storage
 T = TypeVar("T")
 TYPE = "accelerator_type:"  # how Ray names a node's type of GPU among its resources
 LOOK_AGAIN_S = 5.0  # between two looks at which nodes there are
+REACH_S = 5.0  # for a connection to a node
 ANSWER_S = 60.0  # for a node to say what it sees
 
 
@@ -42,6 +44,18 @@ def fitting(nodes: Iterable[Mapping[str, Any]], accelerator: str | None) -> dict
         raise SetupError(f"a trial asks for GPUs of type {accelerator} and the cluster has {there}; change "
                          "resources.accelerator, or start with such a node")  # fmt: skip
     return {name: sum(one.get(name, 0.0) for one in held) for name in ("CPU", "GPU")}
+
+
+def answers(node: str) -> bool:
+    """Whether a node's own process of Ray still takes calls. The cluster notices a lost node only after a while."""
+    found = next((one for one in ray.nodes() if one["NodeID"] == node and one["Alive"]), None)
+    if found is None:
+        return False
+    try:
+        socket.create_connection((found["NodeManagerAddress"], found["NodeManagerPort"]), timeout=REACH_S).close()
+        return True
+    except OSError:
+        return False
 
 
 def capacity(cluster: Mapping[str, float], cpus: float, gpus: float, workers: int | None) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from command_line import call
 
 from coatnet_search.cluster import _SETTINGS, _cause
 from coatnet_search.errors import SetupError
-from coatnet_search.nodes import bundle, fitting, look
+from coatnet_search.nodes import answers, bundle, fitting, look
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.sections import Resources
 
@@ -60,14 +61,23 @@ def test_a_node_that_sees_another_folder_or_no_data_says_so(tmp_path):
 
 
 def test_a_lost_node_is_told_from_a_killed_process():
-    class Preempted(Exception):
-        preempted = True
+    lost, lost_counts = _cause("The actor died because its node has died. Node Id: 4711")
+    gone, gone_counts = _cause("The actor is unavailable: Socket closed", node_there=False)
+    killed, killed_counts = _cause("The actor is unavailable: Socket closed")
 
-    lost, lost_counts = _cause(Exception("The actor died because its node has died. Node Id: 4711"))
-    killed, killed_counts = _cause(Exception("The actor is dead because its worker process has died."))
+    assert (lost.kind, lost_counts, gone.kind, gone_counts) == ("lost", False, "lost", False)
+    assert (killed.kind, killed_counts, _cause(None)[0].kind) == ("killed", True, "killed")
 
-    assert (lost.kind, lost_counts, killed.kind, killed_counts) == ("lost", False, "killed", True)
-    assert _cause(Preempted())[1] is False and _cause(None)[0].kind == "killed"
+
+def test_a_node_answers_while_its_port_does(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        node = {"NodeID": "a", "Alive": True, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}
+        monkeypatch.setattr("ray.nodes", lambda: [node, {**node, "NodeID": "b", "Alive": False}])
+        there = answers("a"), answers("b"), answers("c")
+
+    assert there == (True, False, False)
+    assert not answers("a")
 
 
 @pytest.mark.ray
@@ -94,7 +104,7 @@ def test_a_node_that_is_killed_and_one_that_is_added_change_no_number_of_trials(
     trials, events = read_trials(folder), read_events(folder)
     moved = [event for event in events if event["event"] == "interrupted"]
     assert code == 0 and used and [trial.state for trial in trials] == ["done"] * 9
-    assert all([row["epoch"] for row in trial.curve] == list(range(1, 9)) for trial in trials)
+    assert all([row["epoch"] for row in trial.curve] == list(range(1, 25)) for trial in trials)
     assert [event["failure"]["kind"] for event in moved] == ["lost"]
     assert sorted(event["number"] for event in events if event["event"] == "terminal") == list(range(9))
 
@@ -102,7 +112,7 @@ def test_a_node_that_is_killed_and_one_that_is_added_change_no_number_of_trials(
 def _search(address, runs):
     """A search of nine small trainings as a process of its own: nodes come and go from this one's main thread."""
     words = ["run", "quickstart", "--address", address, "--runs", runs, "--set", *SMALL, "search.trials=9",
-             "recipe.epochs=8"]  # fmt: skip
+             "recipe.epochs=24"]  # fmt: skip
     return subprocess.Popen([sys.executable, "-m", "coatnet_search", *map(str, words)],
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
 
