@@ -26,7 +26,8 @@ def supernet_summary(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str,
     run = Path(str(frame.attrs.get("run", "")))
     rows = read_supernet_rows(run / FOLDER)
     if not rows:
-        return {"epochs": 0, "sentences": ["The supernet is not trained yet."]}
+        known = "is not trained yet" if frame.empty else "was trained elsewhere; its epochs are not in this folder"
+        return {"epochs": 0, "sentences": [f"The supernet {known}."]}
     workers = spec.get("workers") or 1
     found = {
         "epochs": len(rows),
