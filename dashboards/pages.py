@@ -12,7 +12,8 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from coatnet_search.analyse import complete
+from coatnet_search.analyse import complete, searched
+from coatnet_search.audited import Judged, is_inherited, judged
 from coatnet_search.errors import InputError
 from coatnet_search.follow import Follower
 from coatnet_search.quantities import Sense
@@ -24,13 +25,16 @@ SEEN_S = 2.0  # how often a page looks whether the record has grown
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A study and its record at one moment. ``version``: equal while the record is."""
+    """A study and its record at one moment. ``frame``: what may be compared, which of inherited scores is what their
+    ``audit`` lets be compared; ``record``: all trials as they are; ``version``: equal while the record is."""
 
     name: str
     path: Path
     study: Mapping[str, Any]
     frame: pd.DataFrame
+    record: pd.DataFrame
     version: tuple[int, int]
+    audit: Judged | None = None
 
     @property
     def objectives(self) -> dict[str, Sense]:
@@ -68,9 +72,11 @@ class Site:
             raise InputError(f"no run {name} in {self.root}" + (f"; did you mean {close[0]}?" if close else ""))
         study = _study(path / "study.yaml", (path / "study.yaml").stat().st_mtime_ns)
         follower = _follower(str(path))
-        frame = follower.frame()
-        return Run(name=name, path=path, study=study, frame=complete(frame, study["objectives"]),
-                   version=follower.version)  # fmt: skip
+        record = complete(follower.frame(), study["objectives"])
+        audit = _audit(str(path), follower.version, record, study) if is_inherited(study) else None
+        frame = searched(audit.frame) if audit else record
+        return Run(name=name, path=path, study=study, frame=frame, record=record, version=follower.version,
+                   audit=audit)  # fmt: skip
 
     def _inside(self, path: Path) -> bool:
         return path.resolve().parent == self.root.resolve()
@@ -97,6 +103,11 @@ def _study(file: Path, _changed_ns: int) -> dict[str, Any]:
 def _follower(path: str) -> Follower:
     """One a run for all visitors: each part of a record is read once."""
     return Follower(path)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _audit(path: str, version: tuple[int, int], _record: pd.DataFrame, _study: Mapping[str, Any]) -> Judged | None:
+    return judged(_record, _study)
 
 
 def words(text: object) -> str:

@@ -47,7 +47,7 @@ def summarize(
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
-        "answer": _apart(frame, objectives) if audit and audit.refused else answer(frame, objectives, num_val),
+        "answer": answer(frame, objectives, num_val),
         "notices": [
             *_audited(audit),
             *notices(frame, objectives, num_val, note),
@@ -69,7 +69,10 @@ def summarize(
 
 
 def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None) -> list[str]:
-    """Two sentences: the best trial with its uncertainty, and how it stands to the best of the other layouts."""
+    """Two sentences: the best trial with its uncertainty, and how it stands to the best of the other layouts; where an
+    audit does not let layouts be compared, the best of each."""
+    if frame.attrs.get(analyse.APART):
+        return _apart(frame, objectives)
     rows = analyse.comparable(frame, objectives)
     if rows.empty:
         return ["No trial has finished with its objectives known, so there is no answer yet.", _states(frame)]

@@ -1,6 +1,7 @@
 """A supernet's training and what it saves, in plotly: pure functions from what ``supernet_summary`` found."""
 
 import html
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,8 +53,9 @@ def candidates(found: Mapping[str, Any], *, theme: Theme = "light") -> go.Figure
         figure.add_scatter(x=table["candidates"], y=table["alone"], mode="lines", name="each trained alone",
                            line={"color": LINE, "dash": "dash", "width": 1.5})  # fmt: skip
     if known["pays_from"]:
-        figure.add_vline(x=known["pays_from"], line={"color": INK[theme], "width": 1, "dash": "dot"},
-                         annotation_text=f"cheaper from {known['pays_from']:,} on")  # fmt: skip
+        figure.add_vline(x=known["pays_from"], line={"color": INK[theme], "width": 1, "dash": "dot"})
+        figure.add_annotation(x=math.log10(known["pays_from"]), y=1, yref="paper", xanchor="left", showarrow=False,
+                              text=f"cheaper from {known['pays_from']:,} on")  # fmt: skip
     figure.update_xaxes(type="log")
     figure.update_yaxes(type="log")
     return figure

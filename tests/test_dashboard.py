@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from coatnet_search.analyse import comparable, numbers
 from coatnet_search.errors import InputError
+from coatnet_search.merge import merge
 from dashboards.compare_summary import front_difference, verdict
 from dashboards.pages import Site, words
 from dashboards.status import status
@@ -30,6 +31,7 @@ RECORDS = {
                                 for n in range(3))),
     "missing metrics": frame_of(trial(0, val_loss=float("nan")), trial(1, throughput_images_per_s=None)),
 }  # fmt: skip
+PUBLISHED = Path(__file__).parent.parent / "studies" / "records"
 PAGES = ("search", "architecture", "scaling", "compare", "choose")
 
 
@@ -144,6 +146,24 @@ def test_choose_agrees_with_the_command_that_it_prints(tmp_path, monkeypatch, ca
 
     assert list(test.dataframe[0].value["trial"]) == [row["number"] for row in done.json]
     assert len(done.json) == 2
+
+
+def test_the_pages_keep_to_what_an_audit_says_of_inherited_scores(tmp_path, monkeypatch, capsys):
+    """The published search by a supernet of CIFAR-10: layouts cannot be compared, networks of one layout can."""
+    monkeypatch.chdir(tmp_path)
+    merge([PUBLISHED / "cifar10-inherited.jsonl"], tmp_path / "runs" / "own")
+
+    searched = page(Path("runs"), "search", run="own")
+    test = page(Path("runs"), "choose", run="own")
+    refused = said(test)
+    next(one for one in test.multiselect if one.key == "layouts").set_value(["C-C-C-C"]).run()
+    command = shlex.split(test.code[0].value)
+    done = call(capsys, *command[1:], "--json")
+
+    assert "Layouts cannot be compared by their inherited scores" in said(searched)
+    assert not test.exception and "layouts cannot be compared. Choose within one" in refused
+    assert command[command.index("--layout") + 1] == "C-C-C-C"
+    assert list(test.dataframe[0].value["trial"]) == [row["number"] for row in done.json]
 
 
 def test_a_slider_s_limit_is_in_the_command_and_kept_by_what_is_chosen(tmp_path, monkeypatch, capsys):

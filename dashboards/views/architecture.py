@@ -58,7 +58,7 @@ def main(site: Site, run: Run) -> None:
 
 def _find(run: Run, name: str) -> Network:
     """A trial by number or arch id, else a published name at the study's image size. Raises InputError."""
-    frame = run.frame
+    frame = run.record
     by_number = frame[frame["number"].astype(str) == name]
     own = by_number if len(by_number) else frame[frame["arch_id"] == name]
     if len(own):

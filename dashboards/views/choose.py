@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from coatnet_search.analyse import Floats, comparable, metric_names, numbers
+from coatnet_search.audited import judged
 from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, document, file_name
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import heading, sense_of, show
@@ -25,23 +26,36 @@ def main(site: Site, run: Run) -> None:
     top = int(st.number_input("how many", 1, 20, int((run.study.get("choose") or {}).get("top", 3)), key="top",
                               bind="query-params"))  # fmt: skip
     at = _amount(run) if is_scaling(run.frame, run.study) else None
-    limits = _limits(run)
+    limits, layouts = _limits(run), _layouts(run)
     try:
-        choices = _choose(run, limits, top, at)
+        view = judged(run.record, run.study, layouts=layouts) if layouts else run.audit
+        if view and view.verdict.state == "refused":
+            raise InputError(f"{view.verdict.says}. Choose within one")
+        choices = _choose(run, view.frame if view else run.frame, limits, top, at)
     except InputError as error:
         st.warning(words(error))
         return
-    _show(run, choices, limits, RULE if at is None else RULE_AT)
+    rule = RULE if at is None else RULE_AT
+    _show(run, choices, limits, f"{rule}; {view.verdict.says}" if view else rule)
     given = [f"{name}={_number(value)}" for name, value in limits.items() if run.limits.get(name) != value]
-    more = [*(["--at-data", f"{at:.0f}"] if at else []), *(["--limit", *given] if given else []), "--top", top]
+    more = [*(["--at-data", f"{at:.0f}"] if at else []), *(["--limit", *given] if given else []),
+            *(["--layout", *layouts] if layouts else []), "--top", top]  # fmt: skip
     st.markdown("The command that writes the same as files:")
     st.code(command(["choose", run.path, *more]), language="sh")
 
 
-def _choose(run: Run, limits: dict[str, float], top: int, at: float | None) -> list[Choice]:
+def _layouts(run: Run) -> list[str]:
+    """Of a search with inherited scores: the layouts to choose among; none: all."""
+    if run.audit is None:
+        return []
+    known = sorted(map(str, comparable(run.frame, run.objectives)["layout"].dropna().unique()))
+    return st.multiselect("layouts", known, key="layouts", bind="query-params", placeholder="all")
+
+
+def _choose(run: Run, frame: pd.DataFrame, limits: dict[str, float], top: int, at: float | None) -> list[Choice]:
     if at is None:
-        return choose(run.frame, run.objectives, limits, top)
-    return choose_at(run.frame, fit_scaling(run.frame, num_val=run.num_val), at, limit=limits, top=top)
+        return choose(frame, run.objectives, limits, top)
+    return choose_at(frame, fit_scaling(run.frame, num_val=run.num_val), at, limit=limits, top=top)
 
 
 def _amount(run: Run) -> float | None:

@@ -23,6 +23,8 @@ def main(site: Site, run: Run) -> None:
     st.markdown(words(" ".join(answer(run.frame, run.objectives, run.num_val))))
     for text in notices(run.frame, run.objectives, run.num_val, (run.study.get("data_summary") or {}).get("note")):
         st.info(words(text))
+    if run.audit:
+        st.info(words(f"{run.audit.verdict.says[:1].upper()}{run.audit.verdict.says[1:]}."))
     if run.frame.empty:
         return
     name = st.segmented_control("show", list(VIEWS), default="front", required=True, key="view", bind="query-params",

@@ -39,7 +39,7 @@ def _table(site: Site) -> None:
 
 def _row(site: Site, name: str) -> dict[str, Any]:
     run = site.open(name)
-    found, main = status(run.path, run.frame, run.study), quality(run.objectives)
+    found, main = status(run.path, run.record, run.study), quality(run.objectives)
     best = "–" if found["best"] is None else f"{quantity(main).title} {show(main, found['best'])} ({found['layout']})"
     planned = "" if found["planned"] is None else f" of {found['planned']:,}"
     return {
