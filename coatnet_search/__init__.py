@@ -28,7 +28,7 @@ _HOME = {
     "match": "match",
     "family_spaces": "family_grid",
     "Supernet": "supernet.supernet",
-    "load_study": "study",
+    "load_study": "study_file",
     "run_study": "run",
     "read_record": "record",
     "pareto_front": "analyse",

@@ -191,7 +191,7 @@ def _points(
     hover = (f"<b>{html.escape(layout)}</b> trial %{{customdata[0]}} (%{{customdata[2]}})<br>%{{customdata[1]}}<br>"
              f"{html.escape(known[0].title)} %{{x:.4~s}}<br>{html.escape(known[1].title)} %{{y:.4~g}}"
              "<extra></extra>")  # fmt: skip
-    words = part[["arch_id", "state"]].astype(str).map(html.escape)
+    words = part[["arch_id", "state"]].fillna("").map(lambda value: html.escape(str(value)))  # a peer has no arch
     custom = np.column_stack([part["number"].to_numpy(dtype=object), words.to_numpy(dtype=object)])
     marker = {"color": look.colour, "size": 9, "symbol": look.shape if final else f"{look.shape}-open",
               "line": {"width": 1 if final else 2, "color": "#ffffff" if final else look.colour}}  # fmt: skip
