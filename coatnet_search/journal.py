@@ -277,13 +277,14 @@ class Record:
         self.close()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this host is there, also one of another user."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        return True
     return True
 
 
@@ -311,7 +312,7 @@ def driver_lock(run: str | Path) -> Iterator[None]:
     except Timeout:
         holder = _holder(card)
         here = holder["host"] == socket.gethostname()
-        gone = here and isinstance(holder["pid"], int) and not _alive(holder["pid"])
+        gone = here and isinstance(holder["pid"], int) and not alive(holder["pid"])
         try:
             lock.acquire(timeout=15 if gone else 0)
         except Timeout:

@@ -107,6 +107,8 @@ def _follower(path: str) -> Follower:
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _audit(path: str, version: tuple[int, int], _record: pd.DataFrame, _study: Mapping[str, Any]) -> Judged | None:
+    """Asked once of each version of a record: the first two arguments tell records apart, and are used for nothing
+    else."""
     return judged(_record, _study)
 
 

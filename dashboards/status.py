@@ -1,7 +1,6 @@
 """Where a study stands, as plain values: what its record and the card of its driver say."""
 
 import json
-import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import pandas as pd
 
 from coatnet_search.analyse import comparable, complete, ranked
 from coatnet_search.arch import TERMINAL
+from coatnet_search.journal import alive
 from coatnet_search.quantities import quality
 from dashboards.summary import cost
 
@@ -49,12 +49,8 @@ def _driver(run: Path) -> tuple[str | None, bool]:
         return None, False
     if host != socket.gethostname():
         return f"running on {host}", True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    if not alive(pid):
         return "interrupted (its driver is gone; the same command goes on)", False
-    except PermissionError:
-        pass
     return "running", True
 
 
