@@ -21,17 +21,19 @@ LEAST_ALIKE, LEAST_S = 5, 0.1  # trials that say what is usual; shorter times sa
 
 
 def short_of_disk(run: Path, faults: FaultsSpec) -> str | None:
-    """Why no further trial may begin, in words: the disk's reserve, or what checkpoints may take, is used up."""
+    """Why no further trial may begin, and what helps: the disk's reserve, or what checkpoints may take, is used up."""
     folder = run / "checkpoints"
     free = shutil.disk_usage(run).free / GIB
     if free < faults.reserve_gib:
-        return f"{free:.2f} GiB are free for {run}, and faults.reserve_gib keeps {faults.reserve_gib:g}"
+        return (f"{free:.2f} GiB are free for {run}, and faults.reserve_gib keeps {faults.reserve_gib:g}; free some "
+                "space")  # fmt: skip
     if faults.checkpoints_gib is None or not folder.is_dir():
         return None
     taken = sum(file.stat().st_size for file in folder.rglob("*.safetensors") if file.is_file()) / GIB
     if taken < faults.checkpoints_gib:
         return None
-    return f"{folder} takes {taken:.2f} GiB, and faults.checkpoints_gib allows {faults.checkpoints_gib:g}"
+    return (f"{folder} takes {taken:.2g} GiB, and faults.checkpoints_gib allows {faults.checkpoints_gib:g}; allow more "
+            "(paused trials keep theirs)")  # fmt: skip
 
 
 def slowness(trial: Trial, report: Report, finished: Iterable[Trial]) -> float | None:

@@ -87,6 +87,7 @@ class Plan:
     params: Range
     macs: Range
     trials: int
+    replicates: int  # of the trials: those that train a candidate again, were all finished ones near the front
     epochs: int
     supernet_epochs: int | None  # of the supernet that is trained first, None: none is
     all_epochs: float  # of all trials together
@@ -139,7 +140,12 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     audit = _training(study, middle, alone, audited, 0.0, device, warnings) if alone else None
     at_once = training.at_once if training else 1
     free = shutil.disk_usage(_existing(runs)).free / MIB
-    needed, cached = _run_bytes(study, trials + alone, max(params), at_once) / MIB, _cache_bytes(study) / MIB
+    checkpoints = _checkpoint_bytes(study, trials, max(params), at_once) / MIB
+    needed, cached = _run_bytes(study, trials + alone) / MIB + checkpoints, _cache_bytes(study) / MIB
+    allowed = study.file.faults.checkpoints_gib
+    if allowed is not None and checkpoints > 1024 * allowed:
+        warnings.append(f"faults.checkpoints_gib is {allowed:g}, and checkpoints may take {checkpoints / 1024:.2g} GiB"
+                        f"{': paused trials keep theirs' if study.halving else ''}")  # fmt: skip
     if needed + cached > free:
         warnings.append(f"about {needed + cached:,.0f} MiB of disk are needed and {free:,.0f} MiB are free")
     summary = study.summary
@@ -152,6 +158,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         params=_range(params),
         macs=_range([value for value, _, _ in macs]),
         trials=trials,
+        replicates=_replicates(study, candidates),
         epochs=study.budget.epochs,
         supernet_epochs=study.file.supernet.epochs if study.file.supernet else None,
         all_epochs=_search_epochs(study, candidates) + sum(cell.budget.epochs for cell in cells),
@@ -243,10 +250,15 @@ def _supernet_work(study: Study) -> float | None:
 
 
 def _in_full(study: Study, candidates: int) -> int:
-    """Trials besides the candidates' own: replicates, if all finished ones are near the front, and a baseline."""
+    """Trials besides the candidates' own: replicates, and a baseline."""
+    return 0 if study.file.equal_cost else _replicates(study, candidates) + study.file.search.baseline
+
+
+def _replicates(study: Study, candidates: int) -> int:
+    """Trainings again at the end, if all finished candidates are near the front: at most so many."""
     halving = study.halving
     finished = math.ceil(candidates / halving.factor ** (len(halving.rungs) - 1)) if halving else candidates
-    return 0 if study.file.equal_cost else finished * (study.file.replicates - 1) + study.file.search.baseline
+    return finished * (study.file.replicates - 1)
 
 
 def _search_epochs(study: Study, candidates: int) -> float:
@@ -354,11 +366,18 @@ def images_per_epoch(summary: Summary, num_images: int | None = None) -> float:
     return count + min(count, (summary.num_val + min(TRAIN_SAMPLE, count)) / TRAINING)
 
 
-def _run_bytes(study: Study, trials: int, params: int, at_once: int) -> float:
+def _run_bytes(study: Study, trials: int) -> float:
+    """The RUN without its checkpoints."""
     record = trials * (RECORD_BYTES[0] + RECORD_BYTES[1] * study.budget.epochs)
     mirror = MIRRORED * record if study.file.tracking.enabled else 0
-    kept = trials if study.halving else at_once  # paused trials wait with their checkpoints
-    return record + mirror + REPORT_BYTES + kept * OPTIMISER_COPIES * FLOAT_BYTES * params
+    return record + mirror + REPORT_BYTES
+
+
+def _checkpoint_bytes(study: Study, trials: int, params: int, at_once: int) -> float:
+    """At most, with ``params`` of the largest network: of the running trials, and of the paused ones where trials are
+    halved."""
+    kept = trials if study.halving else at_once
+    return kept * OPTIMISER_COPIES * FLOAT_BYTES * params
 
 
 def _cache_bytes(study: Study) -> float:

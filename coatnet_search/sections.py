@@ -144,7 +144,8 @@ class FaultsSpec:
     equal_failures: Count = 3
     """So many first trials that all fail alike end the search; so do 4 times as many in a row, later on."""
     checkpoints_gib: Positive | None = None
-    """Most disk that the checkpoints of running trials take; beyond it none is started. null: the disk's space."""
+    """Most disk that the checkpoints of running trials, and of paused ones, take; beyond it none is started. null: the
+    disk's space."""
     reserve_gib: Annotated[Number, Field(ge=0)] = 1.0
     """Free disk below which no further trial is started."""
 

@@ -258,7 +258,7 @@ class Session:
     def _has_disk(self) -> bool:
         short = short_of_disk(self.run, self.study.file.faults)
         if short and not self._given:
-            raise SetupError(f"{short}; free some space and run again: the search goes on")
+            raise SetupError(f"{short} and run again: the search goes on")
         return short is None
 
     @property

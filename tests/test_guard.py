@@ -200,6 +200,16 @@ def test_no_trial_is_begun_without_room_on_the_disk_while_running_ones_end(tmp_p
     assert read_trials(tmp_path)[0].state == "done"
 
 
+def test_paused_trials_that_take_all_that_checkpoints_may_end_a_search_with_what_helps(tmp_path):
+    short = study(9, None, "search.halving={first: 1, factor: 3}", "recipe.epochs=3", "faults.checkpoints_gib=0.0005")
+
+    with pytest.raises(SetupError, match=r"checkpoints_gib allows 0\.0005; allow more \(paused trials keep theirs\)"):
+        run(short, local=True, runs=tmp_path)
+
+    wide = study(9, None, "search.halving={first: 1, factor: 3}", "recipe.epochs=3", "faults.checkpoints_gib=1")
+    assert run(wide, local=True, runs=tmp_path).complete
+
+
 def test_a_disk_without_the_reserve_is_told_before_any_trial(tmp_path):
     with pytest.raises(SetupError, match=r"reserve_gib keeps 1e\+06; free some space and run again"):
         run(study(2, "good", "faults.reserve_gib=1e6"), local=True, runs=tmp_path)

@@ -139,6 +139,25 @@ def test_a_trial_larger_than_the_machine_and_a_full_disk_are_warnings(monkeypatc
 
 
 @pytest.mark.usefixtures("steady")
+def test_replicates_are_told_as_what_they_are_at_most(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(load_study("quickstart", ["replicates=3"]))
+
+    printed = call(capsys, "plan", "quickstart", "--set", "replicates=3")
+
+    assert (plan.trials, plan.replicates) == (72, 48)
+    assert "at most 48 of them train again what is near the front" in printed.err + printed.out
+
+
+def test_too_little_room_for_the_checkpoints_of_paused_trials_is_a_warning() -> None:
+    sets = ["search.halving={first: 1, factor: 3}", "recipe.epochs=9"]
+
+    tight = make_plan(load_study("quickstart", [*sets, "faults.checkpoints_gib=0.0005"]))
+    wide = make_plan(load_study("quickstart", [*sets, "faults.checkpoints_gib=1"]))
+
+    assert any("paused trials keep theirs" in text for text in tight.warnings)
+    assert not any("checkpoints_gib" in text for text in wide.warnings)
+
+
 def test_the_command_warns_exits_0_and_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     shown = call(capsys, "plan", "imagenet-layouts")
     told = call(capsys, "plan", "imagenet-layouts", "--json")

@@ -40,7 +40,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     epochs = f" of {plan.epochs} epochs each" if plan.epochs else ", without training"
     if plan.rungs:
         epochs = f", which pause after {', '.join(map(str, plan.rungs[:-1]))} of {plan.epochs} epochs"
-    facts.append(("trials", f"{plan.trials}{epochs}"))
+    again = f"; at most {plan.replicates} of them train again what is near the front" if plan.replicates else ""
+    facts.append(("trials", f"{plan.trials}{epochs}{again}"))
     facts += _time(plan.training)
     if plan.audit_trainings:
         facts += [
