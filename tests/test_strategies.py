@@ -302,6 +302,15 @@ def test_an_unknown_strategy_or_option_is_refused_with_the_known_ones():
         make_strategy("random", seed=1)
 
 
+def test_a_place_that_stands_for_no_value_gives_the_row_of_the_candidate_that_it_is_read_as():
+    problem = stage_problem()
+    beyond = (max(problem.sizes), *[0] * (len(problem.sizes) - 1))
+
+    known = problem.look(beyond)
+
+    assert known.row == problem.look([0] * len(problem.sizes)).row == problem.row(known.candidate)
+
+
 def test_a_problem_that_makes_no_sense_is_refused():
     with pytest.raises(InputError, match="dimension depth has no values"):
         Problem(choices={"depth": ()}, objectives={"error": "min"})

@@ -136,7 +136,7 @@ class Problem:
         if known is None:
             parts = zip(self.choices.items(), raw, strict=True)
             candidate = {name: values[place] if place < len(values) else values[0] for (name, values), place in parts}
-            known = self._know(candidate, raw)
+            known = self.know(candidate)
             if len(self._memo) >= _REMEMBERED:
                 self._memo.clear()
             self._memo[raw] = self._memo.setdefault(known.row, known)
@@ -144,18 +144,13 @@ class Problem:
 
     def know(self, candidate: Candidate) -> Known:
         """As ``look``, of a candidate given by its values."""
-        return self._know(candidate)
-
-    def _know(self, candidate: Candidate, row: Row | None = None) -> Known:
-        """``row``: the candidate's own, where it is at hand."""
         plain = dict(self.canonical(candidate))
         exact: Mapping[str, float] = {}
         violation = math.inf
         if not self.problems(plain):
             exact = self.exact(plain)
             violation = sum(self.excess(exact).values())
-        own = row if row is not None and plain == candidate else self.row(plain)
-        return Known(plain, frozenset(plain.items()), own, exact, violation)
+        return Known(plain, frozenset(plain.items()), self.row(plain), exact, violation)
 
 
 @dataclass(frozen=True, slots=True)
