@@ -110,8 +110,9 @@ class Space:
 
     def decode(self, candidate: Candidate) -> Arch:
         """The architecture of a candidate. Raises InputError for a missing or unknown dimension or value."""
-        if self._last is not None and candidate == self._last[0]:
-            return self._last[1]
+        last = self._last
+        if last is not None and candidate == last[0]:
+            return last[1]
         return self._arch(candidate, self.stages_of(candidate))
 
     def _arch(self, candidate: Candidate, stages: Sequence[Stage | None]) -> Arch:
