@@ -51,6 +51,9 @@ class TrialServer(Protocol):
     stale: bool
     notes: list[str]
 
+    @property
+    def page(self) -> str: ...  # where the search's own run is below the server's address
+
     def complete(self, ended: Mapping[str, str]) -> set[str]: ...
     def apply(self, upload: Upload) -> None: ...
     def mark_front(self, keys: set[str]) -> None: ...
@@ -185,6 +188,7 @@ class Mirror:
             "last_error": self.error,
             "refused": self.refused,
             "notes": self._server.notes if self._server else [],
+            "page": self._server.page if self._server else None,
         }
         if status != self._told:
             self._told = status

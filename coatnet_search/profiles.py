@@ -14,14 +14,17 @@ from coatnet_search.cost import Count, cost, macs_by_operator
 from coatnet_search.device_lock import DeviceLock
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.lookup import load_arch
+from coatnet_search.measurements.by_stage import stage_times
 from coatnet_search.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.measurements.repetition import Settled, measure_calmly
 from coatnet_search.peers import TIMM, check_name, make_peer, native_size
+from coatnet_search.quantities import show
 from coatnet_search.sections import PeerSpec
 
 MEASURED = "throughput_images_per_s"
 MEMORY_FORMATS: tuple[Literal["contiguous", "channels_last"], ...] = ("contiguous", "channels_last")
 PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+MOST_TIMED = 2e10  # multiply-adds an image; coatnet-2 at 224 pixels, some seconds on a CPU
 BatchSize = int | Literal["best"] | None
 
 
@@ -154,3 +157,22 @@ def _setting(model: nn.Module, one: Subject, asked: Conditions) -> dict[str, Any
         return {**tried, MEASURED: None, f"{MEASURED}_spread": None, "note": reason}
     note = "disturbed" if found.disturbed else ""
     return {**tried, "batch_size": found.measured.conditions.batch_size, **_row(found), "note": note}
+
+
+def timed_stages(arch: Arch) -> tuple[dict[str, float], str]:
+    """Milliseconds of the parts of an architecture in one forward pass of one image (``stage_times``), on the GPU that
+    is here, else on one thread of the CPU, and the device in words. No trainer of this machine is in a step meanwhile.
+
+    Raises InputError for more than ``MOST_TIMED`` multiply-adds: those are not a matter of seconds.
+    """
+    whole = cost(arch).macs
+    if whole > MOST_TIMED:
+        raise InputError(f"{show('macs', whole)} multiply-adds an image are more than the {show('macs', MOST_TIMED)} "
+                         "that are timed part by part; `coatnet-search profile` measures whole networks")  # fmt: skip
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    asked = Conditions(device=device, batch_size=1)
+    model = seeded_build(arch, 0).to(asked.place)
+    with _lock(asked).alone():
+        found = stage_times(model, arch, asked)
+    words = evaluate.describe(asked.place) if device == "cuda" else "one thread of this machine's CPU"
+    return {name: times["ms"] for name, times in found.items()}, words

@@ -127,6 +127,11 @@ class Server:
             raise Refused(f"experiment {name!r} is deleted there; restore it or name another one")
         return str(found.experiment_id)
 
+    @property
+    def page(self) -> str:
+        """Where MLflow's pages show the search's run, below the server's address."""
+        return f"#/experiments/{self._experiment}/runs/{self._parent}"
+
     def load(self) -> None:
         """Asks which runs of this search there are. A run that was made twice (a lost answer) is thrown away."""
         runs, page = [], None

@@ -9,23 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from coatnet_search.analyse import APART
 from coatnet_search.arch import Arch
 from coatnet_search.cost import Cost
-from coatnet_search.quantities import show
-from dashboards.figures import GROUND, LINE, Theme, template
-from dashboards.marks import COLOURS
+from coatnet_search.quantities import Sense, axis_title, quality, quantity, show
+from dashboards.figures import GROUND, LINE, Theme, empty_figure, new_figure, step, template
+from dashboards.marks import COLOURS, PEER, PEER_SHAPE, logarithmic, points
 
 KINDS = {"mbconv": COLOURS[0], "attention": COLOURS[1], "fused_mbconv": COLOURS[4]}
 LABEL = 0.06  # of the figure's width: a label's own
-SHARES = {"macs": ("multiply-adds", COLOURS[2]), "params": ("parameters", COLOURS[3])}
+SHARES = {"macs": ("multiply-adds", COLOURS[2]), "params": ("parameters", COLOURS[3]), "ms": ("time", COLOURS[5])}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A stem or stage: ``depth`` blocks of ``width`` channels on a map of ``side`` pixels; shares are fractions."""
+    """A stem or stage: ``depth`` blocks of ``width`` channels on a map of ``side`` pixels; shares are fractions.
+    ``ms``: milliseconds of a forward pass, where it was timed."""
 
     name: str
     kind: str
@@ -38,17 +41,22 @@ class Part:
     params: int
     macs_share: float
     params_share: float
+    ms: float | None = None
+    ms_share: float | None = None
 
 
-def parts(arch: Arch, cost: Cost) -> list[Part]:
-    """Stem and stages in order, each with its share of the whole network's cost (the head has the rest)."""
+def parts(arch: Arch, cost: Cost, times: Mapping[str, float] | None = None) -> list[Part]:
+    """Stem and stages in order, each with its share of the whole network's cost (the head has the rest). ``times``:
+    milliseconds of each part, by the names of ``Cost.by_stage``."""
     stem = ("stem", arch.stem.kind, "stem", arch.stem.depth, arch.stem.width, "")
     stages = [(f"s{place}", one.block, one.letter, one.depth, one.width, _options(one.to_dict()))
               for place, one in enumerate(arch.stages, 1)]  # fmt: skip
+    spent = dict(times or {})
     return [
         Part(name=name, kind=kind, letter=letter, depth=depth, width=width, side=side, options=options,
              macs=cost.by_stage[name].macs, params=cost.by_stage[name].params,
-             macs_share=cost.by_stage[name].macs / cost.macs, params_share=cost.by_stage[name].params / cost.params)
+             macs_share=cost.by_stage[name].macs / cost.macs, params_share=cost.by_stage[name].params / cost.params,
+             ms=spent.get(name), ms_share=spent[name] / sum(spent.values()) if name in spent else None)
         for (name, kind, letter, depth, width, options), side in zip([stem, *stages], arch.grids, strict=True)
     ]  # fmt: skip
 
@@ -59,8 +67,8 @@ def _options(stage: Mapping[str, Any]) -> str:
 
 
 def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -> go.Figure:
-    """The networks beside each other by name: above to scale, below each part's share of multiply-adds and of
-    parameters."""
+    """The networks beside each other by name: above to scale, below each part's share of multiply-adds, of
+    parameters and, where that was measured, of time."""
     count = max(len(networks), 1)
     titles = [html.escape(name) for name in networks]
     figure = make_subplots(rows=2, cols=count, shared_yaxes=True, subplot_titles=titles, row_heights=[0.6, 0.4],
@@ -72,7 +80,7 @@ def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -
     for column, own in enumerate(networks.values(), 1):
         _boxes(figure, own, column, seen, theme)
         _labels(figure, own, column, LABEL * count * longest)
-        _shares(figure, own, column)
+        _shares(figure, own, column, seen)
     highest = max((part.side for own in networks.values() for part in own), default=1)
     figure.update_xaxes(row=1, range=[-0.02 * longest, 1.02 * longest], title_text="channels",
                         showgrid=False)  # fmt: skip
@@ -124,11 +132,48 @@ def _labels(figure: go.Figure, own: Sequence[Part], column: int, least: float) -
         left += length
 
 
-def _shares(figure: go.Figure, own: Sequence[Part], column: int) -> None:
+def _shares(figure: go.Figure, own: Sequence[Part], column: int, seen: set[str]) -> None:
     for name, (title, colour) in SHARES.items():
+        known = [part for part in own if getattr(part, name) is not None]
+        if not known:
+            continue
         figure.add_bar(
-            x=[part.name for part in own], y=[getattr(part, f"{name}_share") for part in own], name=title,
-            marker={"color": colour}, legendgroup=name, showlegend=column == 1, row=2, col=column,
-            text=[show(name, getattr(part, name)) for part in own], textposition="none",
+            x=[part.name for part in known], y=[getattr(part, f"{name}_share") for part in known], name=title,
+            marker={"color": colour}, legendgroup=name, showlegend=name not in seen, row=2, col=column,
+            text=[show("latency_ms" if name == "ms" else name, getattr(part, name)) for part in known],
+            textposition="none",
             hovertemplate="%{x}: %{text} " + title + " (%{y:.1%})<extra></extra>",
         )  # fmt: skip
+        seen.add(name)
+
+
+def beside(
+    frame: pd.DataFrame, objectives: Mapping[str, Sense], x: str, shown: Mapping[int, str], *, theme: Theme = "light"
+) -> go.Figure:
+    """Quality against ``x``: all trials in grey with their front, networks of timm as stars with their names, and over
+    them the trials of ``shown`` (number -> title)."""
+    y = quality(objectives)
+    rows = points(frame, objectives, x, y)
+    figure = new_figure("Where they stand among trials and networks of timm", axis_title(x), axis_title(y), theme)
+    if rows.empty:
+        return empty_figure(figure, f"No trial has both {quantity(x).title} and {quantity(y).title}.")
+    peer, own = rows["layout"].str.startswith(PEER), rows["number"].isin(list(shown))
+    others, line = rows[~peer & ~own], rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
+    figure.add_scattergl(x=others["x"], y=others["y"], mode="markers", name="other trials", hoverinfo="skip",
+                         marker={"color": LINE, "size": 5, "opacity": 0.5})  # fmt: skip
+    figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip",
+                       line={"color": LINE, "width": 1.5, "shape": step(x, y, objectives)})  # fmt: skip
+    named = [(rows[peer & ~own], "networks of timm", PEER_SHAPE, COLOURS[3], {}),
+             (rows[own], "these networks", "diamond", COLOURS[5], shown)]  # fmt: skip
+    for part, title, symbol, colour, titles in named:
+        words = [
+            html.escape(titles.get(number, layout))
+            for number, layout in zip(part["number"].tolist(), part["layout"].tolist(), strict=True)
+        ]
+        figure.add_scatter(x=part["x"], y=part["y"], mode="markers+text", text=words, textposition="top center",
+                           name=title, marker={"color": colour, "symbol": symbol, "size": 12},
+                           hovertemplate="%{text}<br>%{x:.4~s}, %{y:.4~g}<extra></extra>")  # fmt: skip
+    if logarithmic(rows["x"], x):
+        figure.update_xaxes(type="log")
+    figure.update_layout(legend_title_text="")
+    return figure

@@ -64,7 +64,7 @@ def front(
         return empty_figure(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
-                       line={"shape": _step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
+                       line={"shape": step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
     figure.add_traces([trace for layout, look in looks.items()
                        for trace in _layout(rows[rows["layout"] == layout], layout, look, x, y, webgl)])  # fmt: skip
     if overlay and len(others := marks.published_points(x, y)):
@@ -246,7 +246,7 @@ def _lines(
     )  # fmt: skip
 
 
-def _step(x: str, y: str, objectives: Mapping[str, Sense]) -> str:
+def step(x: str, y: str, objectives: Mapping[str, Sense]) -> str:
     """Which corner a step of the front's line takes so that it runs along what is dominated, whatever is maximised."""
     return "hv" if sense_of(x, objectives) == "min" else "vh"
 

@@ -21,8 +21,8 @@ def all_figures(
         "search-noise": noise(found, objectives, theme=theme),
         "search-growth-trials": growth(found, "trials", theme=theme),
         "search-growth-hours": growth(found, "device_hours", theme=theme),
-        "search-importance": importance(found, theme=theme),
-        "search-marginals": marginals(found, theme=theme),
+        "search-importance": importance(found.importance, found.main, theme=theme),
+        "search-marginals": marginals(found.marginals, found.importance, found.main, theme=theme),
         "search-parallel": parallel(frame, objectives, found, theme=theme),
     }
 
@@ -70,15 +70,15 @@ def growth(found: Insights, by: str, *, theme: Theme = "light") -> go.Figure:
     return figure
 
 
-def importance(found: Insights, *, theme: Theme = "light") -> go.Figure:
-    """Shares of dimensions in the quality of all trials, and in reaching the front."""
-    rows = found.importance[: insight_marks.MOST_DIMENSIONS][::-1]
+def importance(table: pd.DataFrame, main: str, *, theme: Theme = "light") -> go.Figure:
+    """Shares of dimensions in the quality ``main`` of all trials, and in reaching the front."""
+    rows = table[: insight_marks.MOST_DIMENSIONS][::-1]
     figure = new_figure("Which dimensions matter", "share", "", theme)
     if rows.empty:
         return empty_figure(figure, "Too few comparable trials to tell dimensions apart.")
     for name, title, colour in (
         ("for_the_front", "to reach the front", 1),
-        ("importance", quantity(found.main).title, 0),
+        ("importance", quantity(main).title, 0),
     ):
         figure.add_bar(x=rows[name], y=rows["dimension"], orientation="h", name=title,
                        marker_color=marks.COLOURS[colour])  # fmt: skip
@@ -86,10 +86,11 @@ def importance(found: Insights, *, theme: Theme = "light") -> go.Figure:
     return figure
 
 
-def marginals(found: Insights, *, theme: Theme = "light") -> go.Figure:
-    """The effect of each value at equal cost, with its 95 % interval."""
-    rows = insight_marks.effects(found.marginals, found.importance, found.main)[::-1]
-    title = f"{axis_title(found.main)}, against the mean network with as many multiply-adds"
+def marginals(effects: pd.DataFrame, ranked: pd.DataFrame, main: str, *, theme: Theme = "light") -> go.Figure:
+    """The effect of each value of the leading dimensions (``ranked``: the table of ``importance``) at equal cost, with
+    its 95 % interval."""
+    rows = insight_marks.effects(effects, ranked, main)[::-1]
+    title = f"{axis_title(main)}, against the mean network with as many multiply-adds"
     figure = new_figure("What a choice does at equal cost", title, "", theme)
     if rows.empty:
         return empty_figure(figure, "Too few comparable trials to tell values apart.")

@@ -1,12 +1,14 @@
 """What all pages share: the runs below one folder, their records read on as they grow, text that stays text."""
 
 import difflib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import pandas as pd
 import streamlit as st
@@ -16,6 +18,7 @@ from coatnet_search.analyse import complete, searched
 from coatnet_search.audited import Judged, is_inherited, judged
 from coatnet_search.errors import InputError
 from coatnet_search.follow import Follower
+from coatnet_search.mirroring import status_path
 from coatnet_search.quantities import Sense
 from coatnet_search.record import record_path
 from dashboards.figures import Theme
@@ -44,6 +47,21 @@ class Run:
     def num_val(self) -> int | None:
         """Images of the validation split, where they are on record."""
         return (self.study.get("data_summary") or {}).get("num_val")
+
+    @property
+    def mlflow(self) -> str | None:
+        """The search's run on its tracking server, or the server while the run is not known; None where the study names
+        no address that a browser can open. Nothing of a name, password or query in it is passed on."""
+        try:
+            uri = urlsplit(str((self.study.get("tracking") or {}).get("uri") or ""))
+            port = f":{uri.port}" if uri.port else ""
+        except ValueError:
+            return None
+        host = uri.hostname or ""
+        if uri.scheme not in ("http", "https") or not re.fullmatch(r"[a-z0-9.:-]+", host):
+            return None
+        place = f"[{host}]" if ":" in host else host
+        return f"{uri.scheme}://{place}{port}{quote(uri.path.rstrip('/'))}/{_page_of(self.path)}"
 
     @property
     def limits(self) -> dict[str, float]:
@@ -80,6 +98,15 @@ class Site:
 
     def _inside(self, path: Path) -> bool:
         return path.resolve().parent == self.root.resolve()
+
+
+def _page_of(run: Path) -> str:
+    """What the mirror wrote of the run's place on the server; empty where it wrote nothing of that form."""
+    try:
+        page = json.loads(status_path(run).read_text(encoding="utf-8"))["page"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+    return page if re.fullmatch(r"#/experiments/\w+/runs/\w+", str(page), re.ASCII) else ""
 
 
 def _changed(path: Path) -> float:

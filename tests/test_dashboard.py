@@ -19,6 +19,7 @@ from coatnet_search.merge import merge
 from dashboards.compare_summary import front_difference, verdict
 from dashboards.pages import Site, words
 from dashboards.status import status
+from dashboards.views import search as search_view
 from dashboards.views.choose import steps_of
 
 BAD = "<script>alert(1)</script> :red[x] $y$ [z](http://example.org) `=cmd()`"
@@ -241,3 +242,83 @@ def test_serving_others_is_said_aloud_and_a_taken_port_is_refused(tmp_path, caps
     assert "no password" in wide.err and "no password" not in here.err
     assert "--server.address=127.0.0.1" in served[0] and "--browser.gatherUsageStats=false" in served[0]
     assert "--server.address=0.0.0.0" in served[1]
+
+
+def test_dimensions_are_ranked_over_all_trials_and_asked_once_of_each_record(tmp_path, monkeypatch):
+    frame = search(60)
+    depths = [1 + number % 3 for number in frame["number"]]
+    frame["candidate"] = [{"s1.depth": depth, "s2.depth": number % 2} for number, depth in enumerate(depths)]
+    frame["val_loss"] = [0.3 * depth for depth in depths]
+    write_run(tmp_path / "run", frame)
+    asked, real = [], search_view.importance
+    monkeypatch.setattr(search_view, "importance", lambda *given: asked.append(1) or real(*given))
+
+    tests = [page(tmp_path, "search", run="run", view="dimensions", **more) for more in ({}, {"layouts": "C-C-C-C"})]
+
+    ranked = [json.loads(test.get("plotly_chart")[0].proto.spec)["data"][1] for test in tests]
+    assert asked == [1]
+    assert [one["y"][-1] for one in ranked] == ["s1.depth", "s1.depth"]
+    assert "comparable trials, whatever the filters" in said(tests[1]) and not tests[1].exception
+
+
+def test_stages_are_timed_when_asked_and_a_network_too_large_for_that_is_named(tmp_path):
+    write_run(tmp_path / "run", search(12))
+
+    test = page(tmp_path, "architecture", run="run", networks="0,coatnet-5")
+    before = set(test.dataframe[0].value)
+    test.toggle[0].set_value(True).run()
+
+    assert "time" not in before and "time" in set(test.dataframe[0].value)
+    shares = [float(cell.split("(")[1].removesuffix("%)")) for cell in test.dataframe[0].value["time"]]
+    assert len(shares) == 5 and 50 < sum(shares) <= 102 and min(shares) >= 0
+    assert "time" not in set(test.dataframe[1].value)
+    assert "one thread of this machine's CPU" in said(test) and "are timed part by part" in said(test)
+
+
+def test_networks_stand_among_the_peers_of_their_study(tmp_path):
+    merge([PUBLISHED / "cifar10-peers.jsonl"], tmp_path / "run")
+
+    test = page(tmp_path, "architecture", run="run")
+
+    drawn = {trace["name"]: trace for trace in json.loads(test.get("plotly_chart")[1].proto.spec)["data"]}
+    assert any("timm:" in name for name in drawn["networks of timm"]["text"])
+    assert len(drawn["these networks"]["x"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("uri", "link"),
+    [
+        ("http://tracker:5000", "http://tracker:5000/#/experiments/1/runs/abc"),
+        ("https://me:secret@tracker/a b?token=1", "https://tracker/a%20b/#/experiments/1/runs/abc"),
+        ("http://[::1]:5000/", "http://[::1]:5000/#/experiments/1/runs/abc"),
+        ("javascript:alert(1)", None), ("sqlite:///runs/mlflow.db", None), ("http://a\"><script>", None),
+        ("http://host:port", None),
+    ],
+)  # fmt: skip
+def test_the_link_to_mlflow_is_an_address_without_secrets(uri, link, tmp_path):
+    run = write_run(tmp_path / "run", search(4), {**STUDY, "tracking": {"uri": uri}})
+    (run / "mirror.json").write_text(json.dumps({"page": "#/experiments/1/runs/abc"}))
+
+    test = page(tmp_path, "search", run="run")
+
+    assert Site(tmp_path).open("run").mlflow == link
+    assert [one.proto.url for one in test.get("link_button")] == ([link] if link else [])
+    (run / "mirror.json").write_text(json.dumps({"page": "/../x#<script>"}))
+    assert (Site(tmp_path).open("run").mlflow or "").count("script") == 0
+
+
+def test_a_choice_at_an_amount_of_data_is_that_of_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    merge([PUBLISHED / "cifar10-scaling.jsonl"], tmp_path / "runs" / "own")
+
+    test = page(Path("runs"), "choose", run="own", at="1000000")
+    refused = said(test)
+    test.checkbox[0].check().run()
+    test.number_input(key="compute").set_value(1e16).run()
+    command = shlex.split(test.code[0].value)
+    done = call(capsys, *command[1:], "--json")
+
+    assert "--beyond" in command and command[command.index("--at-data") + 1] == "1e+06"
+    assert command[command.index("--at-compute") + 1] == "1e+16"
+    assert "calibrated" in refused and not test.exception
+    assert list(test.dataframe[0].value["trial"]) == [row["number"] for row in done.json]

@@ -171,7 +171,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
-        self.stale, self.notes = False, ["a note"]
+        self.stale, self.notes, self.page = False, ["a note"], "#/experiments/1/runs/a"
         self.points: Counter[tuple[str, str, int]] = Counter()
         self.states: dict[str, str] = {}
         self.front: set[str] = set()
@@ -222,6 +222,7 @@ def test_the_mirror_sends_all_and_says_so(tmp_path: Path) -> None:
     assert server.front == {"key1", "key7"}
     assert server.status == "FINISHED"
     status = json.loads((tmp_path / "mirror.json").read_text())
+    assert status["page"] == server.page
     assert (status["last_error"], status["refused"], unsent_events(tmp_path, status["sent_offset"])) == (None, False, 0)
 
 

@@ -1,4 +1,4 @@
-"""Architecture: networks drawn to scale beside each other, with their costs and their YAML."""
+"""Architecture: networks drawn to scale beside each other, with their costs, times of stages and YAML."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ import yaml
 from coatnet_search.analyse import complete, numbers, pareto_front
 from coatnet_search.arch import Arch
 from coatnet_search.cost import cost
-from coatnet_search.errors import InputError, unknown
+from coatnet_search.errors import InputError, SetupError, unknown
 from coatnet_search.family import known_names, named_arch
-from coatnet_search.quantities import heading, quantity, show
-from dashboards.arch_figures import drawing, parts
-from dashboards.marks import PEER
+from coatnet_search.profiles import timed_stages
+from coatnet_search.quantities import axis_title, heading, quantity, show
+from dashboards.arch_figures import beside, drawing, parts
+from dashboards.marks import PEER, axes
 from dashboards.pages import Run, Site, draw, theme, words
 
 MOST = 4
@@ -34,10 +35,11 @@ class Network:
 def main(site: Site, run: Run) -> None:
     st.title("Architecture")
     front = pareto_front(run.frame, run.objectives)
+    own = [number for number, arch in zip(front["number"], front["arch"], strict=True) if isinstance(arch, Mapping)]
     asked = st.text_input(
         f"up to {MOST} networks, with commas between: trials of this study by number or architecture, or names such as "
         "coatnet-0 and C-C-T-T",
-        value=", ".join(str(number) for number in front["number"][:2]) or "C-C-T-T", key="networks",
+        value=", ".join(str(number) for number in own[:2]) or "C-C-T-T", key="networks",
         bind="query-params", max_chars=200,
     )  # fmt: skip
     networks = []
@@ -50,10 +52,21 @@ def main(site: Site, run: Run) -> None:
         st.info(f"The first {MOST} of {len(networks)} are shown.")
     if networks:
         show_networks(run, networks[:MOST])
+    _beside(run, networks[:MOST])
     peers = _peers(run.frame)
     if len(peers):
         st.subheader("Networks of timm in this study")
         st.dataframe(peers, hide_index=True, alt="networks of timm, with what was measured of them")
+
+
+def _beside(run: Run, networks: list[Network]) -> None:
+    """The networks among the study's trials and its networks of timm; nothing while no trial can be drawn."""
+    costs = axes(run.frame, run.objectives)
+    if not costs:
+        return
+    x = st.selectbox("against", costs, format_func=axis_title, key="against", bind="query-params")
+    shown = {int(network.row["number"]): network.title for network in networks if network.row}
+    draw(beside(run.frame, run.objectives, str(x), shown, theme=theme()), f"beside-{x}")
 
 
 def _find(run: Run, name: str) -> Network:
@@ -111,7 +124,8 @@ def picked(run: Run, trial: str | None) -> None:
 
 def show_networks(run: Run, networks: list[Network]) -> None:
     """The drawing, what is on record of each, its stages and its YAML."""
-    found = {network.title: parts(network.arch, cost(network.arch)) for network in networks}
+    times = _times(networks)
+    found = {network.title: parts(network.arch, cost(network.arch), times.get(network.arch.id)) for network in networks}
     draw(drawing(found, theme=theme()), "drawing")
     for place, network in zip(st.columns(len(networks)), networks, strict=True):
         with place:
@@ -122,6 +136,27 @@ def show_networks(run: Run, networks: list[Network]) -> None:
                 st.code(text, language="yaml")
             st.download_button("download YAML", text, f"{network.arch.id}.yaml", "text/yaml",
                                key=f"yaml-{network.title}", on_click="ignore")  # fmt: skip
+
+
+def _times(networks: list[Network]) -> dict[str, dict[str, float]]:
+    """Milliseconds of the parts of each architecture by its id, once a person has asked for them."""
+    if not st.toggle("time of each stage, measured on this machine in some seconds", key="timed"):
+        return {}
+    times: dict[str, dict[str, float]] = {}
+    for network in networks:
+        try:
+            times[network.arch.id], device = _timed(network.arch.id, network.arch)
+        except (InputError, SetupError) as error:
+            st.warning(words(f"{network.title}: {error}"))
+            continue
+        whole = sum(times[network.arch.id].values())
+        st.caption(words(f"{network.title}: one image in {show('latency_ms', whole)}, on {device}."))
+    return times
+
+
+@st.cache_data(max_entries=256, show_spinner="timing the stages")
+def _timed(arch_id: str, _arch: Arch) -> tuple[dict[str, float], str]:
+    return timed_stages(_arch)
 
 
 def _facts(network: Network) -> str:
@@ -139,7 +174,9 @@ def _table(stages: list[Any]) -> pd.DataFrame:
     return pd.DataFrame([
         {"stage": part.name, "type": part.kind, "depth": part.depth, "width (channels)": part.width,
          "map (pixels)": part.side, "multiply-adds": f"{show('macs', part.macs)} ({part.macs_share:.0%})",
-         "parameters": f"{show('params', part.params)} ({part.params_share:.0%})", "options": part.options}
+         "parameters": f"{show('params', part.params)} ({part.params_share:.0%})",
+         **({"time": f"{show('latency_ms', part.ms)} ({part.ms_share:.0%})"} if part.ms else {}),
+         "options": part.options}
         for part in stages
     ])  # fmt: skip
 

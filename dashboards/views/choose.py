@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -13,35 +14,69 @@ from coatnet_search.audited import judged
 from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, document, file_name
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import heading, sense_of, show
-from coatnet_search.scaling import fit_scaling
+from coatnet_search.scaling import Scaling
 from coatnet_search.screen import command
 from dashboards.pages import Run, Site, words
-from dashboards.scaling_summary import is_scaling
+from dashboards.views.scaling import fitted
 
 STEPS = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a choice from a scaling study is for, as the options of ``choose`` have it."""
+
+    scaling: Scaling
+    at: float
+    compute: float | None
+    beyond: bool
+
+    def options(self) -> list[str]:
+        return ["--at-data", number_words(self.at),
+                *(["--at-compute", number_words(self.compute)] if self.compute is not None else []),
+                *(["--beyond"] if self.beyond else [])]  # fmt: skip
 
 
 def main(site: Site, run: Run) -> None:
     st.title("Choose")
     top = int(st.number_input("how many", 1, 20, int((run.study.get("choose") or {}).get("top", 3)), key="top",
                               bind="query-params"))  # fmt: skip
-    at = _amount(run) if is_scaling(run.frame, run.study) else None
-    limits, layouts = _limits(run), _layouts(run)
     try:
+        target = _target(run)
+        limits, layouts = _limits(run), _layouts(run)
         view = judged(run.record, run.study, layouts=layouts) if layouts else run.audit
         if view and view.verdict.state == "refused":
             raise InputError(f"{view.verdict.says}. Choose within one")
-        choices = _choose(run, view.frame if view else run.frame, limits, top, at)
+        choices = _choose(run, view.frame if view else run.frame, limits, top, target)
     except InputError as error:
         st.warning(words(error))
         return
-    rule = RULE if at is None else RULE_AT
+    if target:
+        st.markdown(words(target.scaling.verdict(target.at, compute=target.compute, beyond=target.beyond)))
+    rule = RULE_AT if target else RULE
     _show(run, choices, limits, f"{rule}; {view.verdict.says}" if view else rule)
-    given = [f"{name}={_number(value)}" for name, value in limits.items() if run.limits.get(name) != value]
-    more = [*(["--at-data", f"{at:.0f}"] if at else []), *(["--limit", *given] if given else []),
+    given = [f"{name}={number_words(value)}" for name, value in limits.items() if run.limits.get(name) != value]
+    more = [*(target.options() if target else []), *(["--limit", *given] if given else []),
             *(["--layout", *layouts] if layouts else []), "--top", top]  # fmt: skip
     st.markdown("The command that writes the same as files:")
     st.code(command(["choose", run.path, *more]), language="sh")
+
+
+def _target(run: Run) -> Target | None:
+    """What is asked for of a scaling study, None of any other. Raises InputError where its curves cannot be fitted."""
+    section = fitted(run)
+    if section is None:
+        return None
+    scaling = section.scaling
+    if scaling is None:
+        raise InputError(f"No fit yet: {section.values['refused']}")
+    left, right = st.columns(2)
+    at = left.number_input(f"training images (calibrated up to {scaling.reach:,.0f})", 1.0, None, section.target,
+                           format="%.0f", key="at", bind="query-params")  # fmt: skip
+    compute = right.number_input("at most so many multiply-adds of training there", 1.0, None, None, format="%.3g",
+                                 key="compute", bind="query-params", placeholder="no limit")  # fmt: skip
+    beyond = st.checkbox("predict beyond the calibrated distance too", key="beyond", bind="query-params")
+    return Target(scaling=scaling, at=float(at), compute=None if compute is None else float(compute), beyond=beyond)
 
 
 def _layouts(run: Run) -> list[str]:
@@ -52,19 +87,11 @@ def _layouts(run: Run) -> list[str]:
     return st.multiselect("layouts", known, key="layouts", bind="query-params", placeholder="all")
 
 
-def _choose(run: Run, frame: pd.DataFrame, limits: dict[str, float], top: int, at: float | None) -> list[Choice]:
-    if at is None:
+def _choose(run: Run, frame: pd.DataFrame, limits: dict[str, float], top: int, target: Target | None) -> list[Choice]:
+    if target is None:
         return choose(frame, run.objectives, limits, top)
-    return choose_at(frame, fit_scaling(run.frame, num_val=run.num_val), at, limit=limits, top=top)
-
-
-def _amount(run: Run) -> float | None:
-    """Training images to choose for, in a scaling study."""
-    known = np.unique(numbers(run.frame, "num_images"))
-    largest = float(np.nanmax(known)) if np.isfinite(known).any() else 1.0
-    amounts = [largest * factor for factor in (1, 2, 4, 8, 16)]
-    return float(st.select_slider("training images", amounts, format_func=lambda one: f"{one:,.0f}", key="at",
-                                  bind="query-params"))  # fmt: skip
+    return choose_at(frame, target.scaling, target.at, compute=target.compute, limit=limits, top=top,
+                     beyond=target.beyond)  # fmt: skip
 
 
 def _limits(run: Run) -> dict[str, float]:
@@ -99,7 +126,7 @@ def steps_of(values: Floats, own: float | None) -> list[float]:
     return sorted({low, high} | inside | ({float(own)} if own is not None else set()))
 
 
-def _number(value: float) -> str:
+def number_words(value: float) -> str:
     """A number that reads back as itself."""
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 

@@ -19,7 +19,7 @@ STEPS = 60  # of the slider, even in the log
 def main(site: Site, run: Run) -> None:
     st.title("Scaling")
     watch(site, run)
-    section = _section(str(run.path), run.version, run)
+    section = fitted(run)
     if section is None:
         st.info("This study has one amount of data. A study with `equal_cost` and `regimes` tells which layout wins at "
                 "which amount: `coatnet-search run cifar10-scaling`.")  # fmt: skip
@@ -37,9 +37,13 @@ def main(site: Site, run: Run) -> None:
         _table(key, section.values[key])
 
 
+def fitted(run: Run) -> Section | None:
+    """The fit of a record as it is, made once for all visitors and pages; None where the study is no scaling study."""
+    return _section(str(run.path), run.version, run)
+
+
 @st.cache_resource(max_entries=32, show_spinner="fitting the curves")
 def _section(_path: str, version: tuple[int, int], _run: Run) -> Section | None:
-    """The fit of a record as it is: made once for all visitors."""
     return scaling_section(_run.frame, _run.study, _run.num_val)
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.analyse import metric_names, numbers
+from coatnet_search.analyse import comparable, metric_names, numbers
+from coatnet_search.importance import MOST, importance
 from coatnet_search.quantities import axis_title, heading, quality, quantity, scale
-from dashboards import figures, marks, search_figures
+from coatnet_search.understand import LEAST, marginals
+from dashboards import figures, insight_figures, marks, search_figures
 from dashboards.pages import Run, Site, draw, theme, watch, words
 from dashboards.summary import answer, failures, notices, spreadsheet_safe
 from dashboards.views import architecture
@@ -19,6 +21,8 @@ QUICK_POINTS = 1500  # more points than this are drawn by the graphics card's wa
 
 def main(site: Site, run: Run) -> None:
     st.header(words(run.study.get("question") or run.name))
+    if run.mlflow:
+        st.link_button("open in MLflow", run.mlflow)
     watch(site, run)
     st.markdown(words(" ".join(answer(run.frame, run.objectives, run.num_val))))
     for text in notices(run.frame, run.objectives, run.num_val, (run.study.get("data_summary") or {}).get("note")):
@@ -104,6 +108,27 @@ def _parallel(run: Run, rows: pd.DataFrame) -> None:
     draw(search_figures.parallel(rows, run.objectives, theme=theme()), "parallel")
 
 
+def _dimensions(run: Run, rows: pd.DataFrame) -> None:
+    """Of all trials whatever the filters leave: so it is asked once of each record."""
+    done = len(comparable(run.frame, run.objectives))
+    ranked, effects = _ranked(str(run.path), run.version[0], done, run)
+    if ranked.empty:
+        st.info(f"{done} comparable trials cannot tell dimensions apart; at least {LEAST} that differ are needed.")
+        return
+    of = f"a fixed sample of {MOST:,} of the {done:,}" if done > MOST else f"the {done:,}"
+    st.caption(f"From {of} comparable trials, whatever the filters on the left. The first figure is of shares (fANOVA, "
+               f"PED-ANOVA), costs not taken out; the second, of all {done:,}, is at equal cost.")  # fmt: skip
+    main = quality(run.objectives)
+    draw(insight_figures.importance(ranked, main, theme=theme()), "importance")
+    draw(insight_figures.marginals(effects, ranked, main, theme=theme()), "marginals")
+
+
+@st.cache_data(max_entries=32, show_spinner="ranking the dimensions")
+def _ranked(path: str, inode: int, done: int, _run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Some seconds; asked again when another trial can be compared, not with each epoch that is reported."""
+    return importance(_run.frame, _run.objectives), marginals(_run.frame, _run.objectives)
+
+
 def _growth(run: Run, rows: pd.DataFrame) -> None:
     draw(figures.hypervolume(rows, run.objectives, theme=theme()), "growth")
 
@@ -137,5 +162,5 @@ def _trials(run: Run, rows: pd.DataFrame) -> None:
 
 VIEWS: dict[str, Callable[[Run, pd.DataFrame], None]] = {
     "front": _front, "parallel": _parallel, "growth": _growth, "curves": _curves, "layouts": _layouts,
-    "failures": _failures, "trials": _trials,
+    "dimensions": _dimensions, "failures": _failures, "trials": _trials,
 }  # fmt: skip

@@ -49,14 +49,8 @@ def _row(site: Site, name: str) -> dict[str, Any]:
         "trials": f"{found['ended']:,}{planned}", "failed": found["states"].get("failed", 0),
         "time left": duration(found["eta_s"]), "trials took": duration(found["trials_s"]),
         "from first to last": duration(found["elapsed_s"]), "best so far": best,
-        "question": str(run.study.get("question", "")), "mlflow": _mlflow(run.study),
+        "question": str(run.study.get("question", "")), "mlflow": run.mlflow,
     }  # fmt: skip
-
-
-def _mlflow(study: Any) -> str | None:
-    """The tracking server's page, where the study names one that a browser can open."""
-    uri = str((study.get("tracking") or {}).get("uri") or "")
-    return uri if uri.startswith(("http://", "https://")) else None
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
