@@ -17,48 +17,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from coatnet_search.analyse import complete, numbers
 from coatnet_search.curves import compare
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.predict import Fits, fit_curves
 from coatnet_search.curves.summary import Curve
 from coatnet_search.errors import InputError
-from coatnet_search.tuning import SWEEP_COLUMNS, TUNE, sweeps
+from coatnet_search.scaling_runs import check_schedules, scaling_runs, schedule_change
+from coatnet_search.tuning import SWEEP_COLUMNS, sweeps
 
 TRAINING = 3  # a training step costs about three forward passes: one forward, two backward
 ENOUGH = 0.95  # P(best) from which a layout is called the winner
 GRID = 33  # sizes of a range of data at which crossovers are looked for
-COLUMNS = ("number", "arm", "layout", "size", "instance", "peer", "num_images", "epochs", "seed", "draw", "error",
-           "train_loss", "train_top1", "val_top1", "params", "macs", "state", "doubled", "tune", "arch_id")  # fmt: skip
-
-
-def scaling_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a planned run, in order of number, of whatever state: the columns of ``COLUMNS``. ``arm`` is the layout
-    (with its size where there are several), or a network of timm; ``num_images`` of a run on all images must be known.
-
-    Raises InputError where a record is no scaling study's: its trials share one amount of data.
-    """
-    rows = complete(frame)
-    known = [value if isinstance(value, Mapping) else {} for value in rows["attributes"]]
-    table = pd.DataFrame({name: rows[name] for name in COLUMNS if name in rows.columns})
-    table["peer"] = [one.get("peer") is not None for one in known]
-    table["layout"] = [str(one.get("layout") or one.get("peer") or row) for one, row in
-                       zip(known, rows["layout"], strict=True)]  # fmt: skip
-    table["size"] = [float(one.get("size", 1.0)) for one in known]
-    table["instance"] = [int(one.get("instance", 1)) for one in known]
-    table["doubled"] = [bool(one.get("doubled", False)) for one in known]
-    table["tune"] = [one.get(TUNE) for one in known]  # what a trial of a sweep replaced; None of all others
-    for name in ("num_images", "epochs", "seed", "draw", "error", "train_loss", "train_top1", "params", "macs"):
-        table[name] = numbers(rows, name)
-    table = table[(table["num_images"].notna() & (table["epochs"] > 0)).to_numpy()].reset_index(drop=True)
-    if table["num_images"].nunique() < 2:
-        raise InputError("no scaling study: its trained trials share one amount of data; give the study equal_cost and "
-                         "regimes (see studies/cifar10-scaling.yaml)")  # fmt: skip
-    several = table.groupby("layout")["size"].transform("nunique") > 1
-    suffix = [f" x{size:g}" if more else "" for size, more in zip(table["size"], several, strict=True)]
-    table["arm"] = table["layout"] + suffix
-    table.attrs = dict(frame.attrs)
-    return table[list(COLUMNS)]
 
 
 @dataclass(frozen=True)
@@ -256,6 +225,12 @@ class Scaling:
         found = sweeps(rows, study["tune"], study["recipe"]) if rows and study.get("tune") else ()
         return pd.DataFrame(found, columns=list(SWEEP_COLUMNS))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about the points and their schedules, as short sentences."""
+        change = schedule_change(self.runs)
+        return [*([change] if change else []), *self.fits.warnings]
+
     def check(self, level: float = 0.9) -> pd.DataFrame:
         """Held-out points against what was predicted for them: a row an arm and amount: ``error`` (mean of its runs),
         ``predicted``, ``low``, ``high``, ``inside``. The interval has the noise of those runs in it."""
@@ -284,7 +259,7 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     done = table[(table["state"] == "done") & table["error"].notna()]
     swept = done["tune"].notna()
     usual = done[~done["doubled"] & ~swept]
-    _one_schedule(usual)
+    check_schedules(usual)
     kept = usual["num_images"] <= (up_to or math.inf)
     runs, held_out = usual[kept].reset_index(drop=True), usual[~kept].reset_index(drop=True)
     if runs.empty:
@@ -300,15 +275,6 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     return Scaling(runs=runs, held_out=held_out, missing=missing.reset_index(drop=True),
                    doubled=done[done["doubled"]].reset_index(drop=True), arms=tuple(names), members=members, fits=fits,
                    num_val=num_val, swept=done[swept].reset_index(drop=True))  # fmt: skip
-
-
-def _one_schedule(runs: pd.DataFrame) -> None:
-    counts = runs.groupby(["arm", "instance", "num_images"])["epochs"].nunique()
-    mixed = counts[counts > 1]
-    if len(mixed):
-        arm, _, images = mixed.index[0]
-        raise InputError(f"{arm} on {images:,.0f} images has runs of different length; a curve has one schedule for "
-                         "each amount of data: use a study of its own for the other one")  # fmt: skip
 
 
 def _curves(runs: pd.DataFrame) -> tuple[list[Curve], list[str]]:
@@ -329,29 +295,3 @@ def _least(group: pd.DataFrame) -> float:
     """No error at all on the validation images is an error below what they can show; the logarithm needs a number."""
     positive = group["error"][group["error"] > 0]
     return float(positive.min()) / 2 if len(positive) else 1e-4
-
-
-def settings(study: Mapping[str, Any]) -> list[str]:
-    """What every figure and answer of a study must say of how its points were made, as short sentences."""
-    source = study.get("imported")
-    if source:
-        return [f"runs imported from {source['file']}: how they were trained and tuned is not on record",
-                *source["assumed"]]  # fmt: skip
-    recipe, regimes = study.get("recipe") or {}, study.get("regimes") or {}
-    match = study.get("match", "epochs")
-    words = [f"recipe {recipe.get('name', '?')}, {_tuning(study.get('tune'))}"]
-    least = f", at least {regimes['min_steps']:,} steps" if regimes.get("min_steps") else ""
-    words.append(f"equal {match} in all regimes{least}")
-    asked = study.get("equal_cost")
-    if asked:
-        words.append(f"layouts within {100 * asked['tolerance']:g} % of {asked['macs']:.3g} multiply-adds at size 1")
-    return words
-
-
-def _tuning(tune: Mapping[str, Any] | None) -> str:
-    tried = {key: values for key, values in (tune or {}).items() if values}
-    if not tried:
-        return "untuned: one learning rate, decay and depth for all networks"
-    words = ", ".join(f"{key} (beside the recipe's: {', '.join(f'{value:g}' for value in values)})"
-                      for key, values in tried.items())  # fmt: skip
-    return f"tuned for each layout and amount of data, one training a value, each key alone: {words}"

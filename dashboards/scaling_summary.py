@@ -8,7 +8,8 @@ import pandas as pd
 
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import show
-from coatnet_search.scaling import Scaling, fit_scaling, settings
+from coatnet_search.scaling import Scaling, fit_scaling
+from coatnet_search.scaling_runs import settings
 from dashboards import scaling_marks as marks
 from dashboards.summary import records
 
@@ -129,7 +130,7 @@ def _values(scaling: Scaling, study: Mapping[str, Any], largest: float) -> dict[
         "too_short": records(scaling.too_short),
         "tuning": _tuning(scaling, study),
         "missing": records(marks.lost(scaling)[["arm", "num_images", "state", "runs"]]),
-        "warnings": list(scaling.fits.warnings),
+        "warnings": scaling.warnings,
     }
 
 

@@ -10,7 +10,8 @@ from command_line import call
 from coatnet_search.errors import InputError
 from coatnet_search.imports import import_runs
 from coatnet_search.record import read_record
-from coatnet_search.scaling import fit_scaling, scaling_runs
+from coatnet_search.scaling import fit_scaling
+from coatnet_search.scaling_runs import scaling_runs
 
 MAPPED = {"arm": "net", "num_images": "n", "error": "err"}
 

@@ -19,7 +19,8 @@ from coatnet_search.frontier import best_for_compute, budgets, compute_frontier,
 from coatnet_search.plan import make_plan
 from coatnet_search.record import read_record
 from coatnet_search.run import run
-from coatnet_search.scaling import Scaling, fit_scaling, scaling_runs
+from coatnet_search.scaling import Scaling, fit_scaling
+from coatnet_search.scaling_runs import scaling_runs
 from coatnet_search.study import Study
 from coatnet_search.study_file import load_study
 
@@ -339,6 +340,14 @@ def test_points_that_a_doubled_schedule_moves_are_flagged() -> None:
     scaling = fit_scaling(pd.concat([frame, twice]), num_val=5000)
 
     assert set(scaling.too_short["num_images"]) == {500} and len(scaling.too_short) == 2
+
+
+def test_a_rule_of_training_that_changes_along_the_curve_is_told() -> None:
+    one_rule = world(CROSSING)
+    two_rules = one_rule.assign(epochs=[max(10, 20_000 / images) for images in one_rule["num_images"]])
+
+    assert fit_scaling(one_rule).warnings == []
+    assert ["for as many epochs" in text for text in fit_scaling(two_rules).warnings] == [True]
 
 
 @pytest.mark.parametrize(

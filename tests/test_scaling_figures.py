@@ -14,7 +14,8 @@ from frames import STUDY, frame_of, search, trial
 
 from coatnet_search.analyse import comparable
 from coatnet_search.errors import InputError
-from coatnet_search.scaling import Scaling, fit_scaling, settings
+from coatnet_search.scaling import Scaling, fit_scaling
+from coatnet_search.scaling_runs import settings
 from dashboards import scaling_figures as figures
 from dashboards import scaling_marks as marks
 from dashboards.report import html_page, write_report

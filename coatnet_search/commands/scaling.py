@@ -8,7 +8,8 @@ import pandas as pd
 
 from coatnet_search.commands.shared import run_record
 from coatnet_search.frontier import best_for_compute
-from coatnet_search.scaling import Scaling, fit_scaling, settings
+from coatnet_search.scaling import Scaling, fit_scaling
+from coatnet_search.scaling_runs import settings
 from coatnet_search.screen import Screen
 
 AHEAD = (1, 2, 4, 16)  # times the largest regime, where nothing was asked for
@@ -106,7 +107,7 @@ def _trust(screen: Screen, scaling: Scaling, study: dict[str, Any]) -> None:
             )
     for (arm, state), group in scaling.missing.groupby(["arm", "state"]):
         screen.warn(f"{arm}: not in the fit: {len(group)} {state}")
-    for text in scaling.fits.warnings:
+    for text in scaling.warnings:
         screen.warn(text)
 
 
@@ -125,5 +126,5 @@ def _result(scaling: Scaling, answers: dict[float, pd.DataFrame], crossovers: pd
         "too_short": scaling.too_short.to_dict("records"),
         "tuning": scaling.tuning(study).to_dict("records"),
         "missing": scaling.missing.to_dict("records"),
-        "warnings": list(scaling.fits.warnings),
+        "warnings": scaling.warnings,
     }
