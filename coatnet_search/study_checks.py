@@ -11,7 +11,7 @@ from coatnet_search.peers import check_name, label
 from coatnet_search.recipe import make_recipe
 from coatnet_search.schema import Document
 from coatnet_search.space import COST_METRICS
-from coatnet_search.strategies import make_strategy
+from coatnet_search.strategies import check_objectives, make_strategy
 from coatnet_search.study import PLACES, TRAINED_METRICS, Study
 
 
@@ -48,6 +48,10 @@ def _check_strategy(file: StudyFile, source: Document) -> None:
         make_strategy(file.search.strategy, **file.search.options)
     except InputError as error:
         raise source.error(("search", "options"), str(error)) from None
+    try:
+        check_objectives(file.search.strategy, len(file.objectives))
+    except InputError as error:
+        raise source.error(("search", "strategy"), str(error)) from None
 
 
 def _check_halving(study: Study, source: Document) -> None:

@@ -4,16 +4,19 @@ import dataclasses
 import json
 import time
 import warnings
+from typing import ClassVar
 
 import numpy as np
 import optuna
 import pytest
 
+from coatnet_search import strategies
 from coatnet_search.arch import Budget, Failure, Trial
 from coatnet_search.errors import InputError
 from coatnet_search.strategies import STRATEGIES, Problem, Suggestion, make_strategy
 from coatnet_search.strategies.optuna_study import quiet
 from coatnet_search.strategies.problem import look_back
+from coatnet_search.study_file import load_study
 
 NAMES = sorted(STRATEGIES)
 STAGES = ("s1", "s2", "s3", "s4")
@@ -65,6 +68,12 @@ def finished(suggestion, rng, number=0, state="done"):
     return Trial(dict(suggestion), metrics, state, number, attributes=suggestion.attributes)
 
 
+def stored(trial):
+    """The trial as a record's text gives it back."""
+    fields = {name: getattr(trial, name) for name in ("candidate", "metrics", "attributes")}
+    return dataclasses.replace(trial, **json.loads(json.dumps(fields)))
+
+
 def suggest(name, problem, history, count, seed=0, **options):
     return make_strategy(name, **options).suggest(problem, history, np.random.default_rng(seed), count)
 
@@ -107,7 +116,7 @@ def test_the_same_record_and_generator_give_the_same_batch(name):
     history = trials(problem, 30)
 
     first = strategy.suggest(problem, history, np.random.default_rng(1), 4)
-    second = suggest(name, again, history, 4, seed=1)
+    second = suggest(name, again, [stored(trial) for trial in history], 4, seed=1)
 
     assert first == second
     assert [one.attributes for one in first] == [one.attributes for one in second]
@@ -300,6 +309,31 @@ def test_an_unknown_strategy_or_option_is_refused_with_the_known_ones():
         make_strategy("nsga2", population=1)
     with pytest.raises(InputError, match="strategy random: takes no options, got 'seed'"):
         make_strategy("random", seed=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneObjective:
+    """What a third party may install."""
+
+    most_objectives: ClassVar[int] = 1
+
+
+def test_a_strategy_that_cannot_serve_several_objectives_is_refused_with_its_line(tmp_path, monkeypatch):
+    installed = {**STRATEGIES, "single": "tests.test_strategies:OneObjective"}
+    monkeypatch.setattr(strategies, "menu", lambda: installed)
+    text = (
+        "question: Which?\nspace: digits\ndata: {name: digits}\nrecipe: {name: digits}\nobjectives: {OBJECTIVES}\n"
+        "search:\n  strategy: single\n  trials: 4\n"
+    )
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text(text.replace("OBJECTIVES", "error: min"))
+    two.write_text(text.replace("OBJECTIVES", "error: min, macs: min"))
+
+    load_study(one)
+
+    words = r"two.yaml:7: search.strategy: strategy single serves one objective, and the study has 2; take one of evol"
+    with pytest.raises(InputError, match=words):
+        load_study(two)
 
 
 def test_a_place_that_stands_for_no_value_gives_the_row_of_the_candidate_that_it_is_read_as():

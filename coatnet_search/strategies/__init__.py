@@ -2,20 +2,32 @@
 
 A strategy is a dataclass, whose fields are its options, with a method ``suggest`` (see ``problem.Strategy``). It sees
 candidates, costs and metrics, never a network, so that the same strategy runs on a published table of trained networks.
-Third parties add lines by the entry point group ``coatnet_search.strategies`` (name = strategy, object = its class).
+Third parties add lines by the entry point group ``coatnet_search.strategies`` (name = strategy, object = its class); a
+class that serves only so many objectives says so as ``most_objectives: ClassVar[int]``.
 """
 
 import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import math
 from typing import Any
 
 from coatnet_search.blocks import Scalar
 from coatnet_search.errors import InputError, unknown
 from coatnet_search.strategies.problem import Known, Problem, Strategy, Suggestion, look_back
 
-__all__ = ["STRATEGIES", "Known", "Problem", "Strategy", "Suggestion", "look_back", "make_strategy", "menu"]
+__all__ = [
+    "STRATEGIES",
+    "Known",
+    "Problem",
+    "Strategy",
+    "Suggestion",
+    "check_objectives",
+    "look_back",
+    "make_strategy",
+    "menu",
+]
 
 STRATEGIES: dict[str, str] = {
     "evolution": "coatnet_search.strategies.evolution:Evolution",
@@ -37,10 +49,7 @@ def menu() -> dict[str, str]:
 
 def make_strategy(name: str, **options: Scalar) -> Strategy:
     """The strategy of this name with these options. Raises InputError for what is unknown or out of range."""
-    if name not in menu():
-        raise InputError(unknown("strategy", name, menu()))
-    module, _, attribute = menu()[name].partition(":")
-    cls: Any = getattr(importlib.import_module(module), attribute)
+    cls = _class(name)
     fields = {field.name: field.default for field in dataclasses.fields(cls)}
     for option, value in options.items():
         if option not in fields:
@@ -52,6 +61,23 @@ def make_strategy(name: str, **options: Scalar) -> Strategy:
     except InputError as error:
         raise InputError(f"strategy {name}: {error}") from None
     return made
+
+
+def check_objectives(name: str, count: int) -> None:
+    """Raises InputError where this strategy serves fewer objectives than ``count``."""
+    most = getattr(_class(name), "most_objectives", math.inf)
+    if count > most:
+        able = [other for other in menu() if getattr(_class(other), "most_objectives", math.inf) >= count]
+        words = "one objective" if most == 1 else f"at most {most} objectives"
+        raise InputError(f"strategy {name} serves {words}, and the study has {count}; take one of {', '.join(able)}, "
+                         "or put what is left over under limits")  # fmt: skip
+
+
+def _class(name: str) -> Any:
+    if name not in menu():
+        raise InputError(unknown("strategy", name, menu()))
+    module, _, attribute = menu()[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _check(place: str, value: Scalar, default: Any) -> None:
