@@ -13,7 +13,8 @@ import pandas as pd
 from coatnet_search.curves import compare
 from coatnet_search.curves.compute import Parabola, isoflop_parabola
 from coatnet_search.errors import InputError
-from coatnet_search.scaling import TRAINING, Scaling
+from coatnet_search.quantities import TRAINING
+from coatnet_search.scaling import Scaling
 
 
 def best_for_compute(scaling: Scaling, compute: float, *, most_images: float | None = None, level: float = 0.9,

@@ -20,13 +20,14 @@ from coatnet_search.datasets.index import build_index
 from coatnet_search.datasets.source import Source
 from coatnet_search.document import dump, one_line
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.plan import START_S, images_per_epoch, trials_at_once
+from coatnet_search.plan import START_S, trials_at_once
 from coatnet_search.recipe import make_recipe
 from coatnet_search.rehearsal import training_speed
 from coatnet_search.schema import read_document
 from coatnet_search.sections import DataSpec
 from coatnet_search.space import Space, space_of
 from coatnet_search.study_file import load_study
+from coatnet_search.workload import images_per_epoch
 
 # image size: strides of the stem and of S1..S4, so that a search may put attention into S2..S4 at 16 tokens or more
 STRIDES: dict[int, tuple[int, tuple[int, int, int, int]]] = {

@@ -4,48 +4,41 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from coatnet_search.arch import Arch
 from coatnet_search.audit_trials import check_audit
-from coatnet_search.cells import Cell, planned
 from coatnet_search.cost import cost
-from coatnet_search.datasets import Summary
-from coatnet_search.datasets.augmentation import STORED_OVER_SHOWN
-from coatnet_search.datasets.data import TRAIN_SAMPLE
-from coatnet_search.datasets.memory import LIMIT_BYTES, SMALL_SIDE
+from coatnet_search.disk_needs import cache_bytes, checkpoint_bytes, existing, run_bytes
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe
 from coatnet_search.feasible import check_feasible
 from coatnet_search.journal import record_path, write_json
-from coatnet_search.layout_networks import networks_by_layout
-from coatnet_search.ranking import LEAST
-from coatnet_search.rehearsal import TRAINING, training_speed
+from coatnet_search.rehearsal import training_speed
 from coatnet_search.run_folder import RUNS
 from coatnet_search.spending import PLAN
 from coatnet_search.study import Study
-from coatnet_search.supernet_schedule import Schedule
-from coatnet_search.supernets import parts
 from coatnet_search.survey import Survey
+from coatnet_search.workload import (
+    audit_image_macs,
+    audit_trainings,
+    image_macs,
+    in_full,
+    macs_trained,
+    own_cells,
+    replicates,
+    search_epochs,
+    supernet_image_macs,
+)
 
-# what stands for data that is not here: a scaling study's networks do not depend on it
-_UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, class_names=(), image_sizes=(1, 1, 1),
-                  digest="", num_broken=0, exact=False, note=None)  # fmt: skip
 SAMPLED = 200  # random networks that stand for the candidates of a search
-DRAWN_CYCLES = 20  # of a supernet's steps, whose random networks stand for all
 DRAWN = 4000  # at most so many are drawn to find them, where the study's limits refuse some
 START_S = 1.5  # of a trial besides its epochs: build the network, measure it
-RECORD_BYTES = 4_000, 700  # a trial's lines in the record, and those of one epoch
-MIRRORED = 4  # times the record: its copy in MLflow's database
-REPORT_BYTES = 8 << 20  # the page carries its plot library
-OPTIMISER_COPIES = 4  # a checkpoint's tensors the size of the weights: weights, two moments, the one being written
-FLOAT_BYTES = 4
 MIB = 1 << 20
 
 
@@ -118,7 +111,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         warnings.append(f"{error}; `run` needs it (without it the hours are not known)")
     check_feasible(study)
     check_audit(study)
-    cells = _cells(study, warnings)
+    cells = own_cells(study, warnings)
     archs, share = _sampled(study) if study.file.equal_cost is None else ([cell.arch for cell in cells], 1.0)
     macs = sorted((cost(arch).macs, arch.id, arch) for arch in archs if arch.stages)
     if not macs:
@@ -127,27 +120,18 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     survey = study.space.survey
     asked = study.file.search.trials or 0
     candidates = 0 if study.file.equal_cost else min(asked, survey.size) if survey.exact else asked
-    searched = candidates + _in_full(study, candidates)
+    searched = candidates + in_full(study, candidates)
     mean = float(np.mean([value for value, _, _ in macs]))
-    work = _work(study, cells, candidates, mean)
-    shared = _supernet_work(study)
+    work = image_macs(study, cells, candidates, mean)
+    shared = supernet_image_macs(study)
     trials = searched + len(cells)
     device = _device(study, warnings)
     middle = macs[len(macs) // 2][2]
     training = _training(study, middle, trials, work, shared, device, warnings)
-    alone = _audit(study, warnings)
-    audited = _audit_work(study, alone, float(np.mean([value for value, _, _ in macs])))
+    alone = audit_trainings(study, warnings)
+    audited = audit_image_macs(study, alone, mean)
     audit = _training(study, middle, alone, audited, 0.0, device, warnings) if alone else None
-    at_once = training.at_once if training else 1
-    free = shutil.disk_usage(_existing(runs)).free / MIB
-    checkpoints = _checkpoint_bytes(study, trials, max(params), at_once) / MIB
-    needed, cached = _run_bytes(study, trials + alone) / MIB + checkpoints, _cache_bytes(study) / MIB
-    allowed = study.file.faults.checkpoints_gib
-    if allowed is not None and checkpoints > 1024 * allowed:
-        warnings.append(f"faults.checkpoints_gib is {allowed:g}, and checkpoints may take {checkpoints / 1024:.2g} GiB"
-                        f"{': paused trials keep theirs' if study.halving else ''}")  # fmt: skip
-    if needed + cached > free:
-        warnings.append(f"about {needed + cached:,.0f} MiB of disk are needed and {free:,.0f} MiB are free")
+    needed, cached, free = _disk(study, trials, alone, max(params), training.at_once if training else 1, runs, warnings)
     summary = study.summary
     return Plan(
         study=study.name,
@@ -158,11 +142,11 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         params=_range(params),
         macs=_range([value for value, _, _ in macs]),
         trials=trials,
-        replicates=_replicates(study, candidates),
+        replicates=replicates(study, candidates),
         epochs=study.budget.epochs,
         supernet_epochs=study.file.supernet.epochs if study.file.supernet else None,
-        all_epochs=_search_epochs(study, candidates) + sum(cell.budget.epochs for cell in cells),
-        macs_trained=_macs_trained(study, cells, candidates, mean),
+        all_epochs=search_epochs(study, candidates) + sum(cell.budget.epochs for cell in cells),
+        macs_trained=macs_trained(study, cells, candidates, mean),
         rungs=study.halving.rungs if study.halving else (),
         num_train=summary.num_train if summary else None,
         num_val=summary.num_val if summary else None,
@@ -209,92 +193,19 @@ def _sampled(study: Study) -> tuple[list[Arch], float]:
     return kept, len(kept) / drawn
 
 
-def _cells(study: Study, warnings: list[str]) -> list[Cell]:
-    """The trials that the study plans by itself, as many as it will run; without data only a scaling study's networks
-    are known."""
-    try:
-        cells = planned(study if study.summary else dataclasses.replace(study, summary=_UNSEEN))
-    except SetupError as error:
-        warnings.append(str(error))
-        return []
-    return cells[: study.file.search.trials] if study.file.equal_cost else cells
-
-
-def _work(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
-    """Image-multiply-adds of all training together: images of an epoch (with what is looked at afterwards), times
-    epochs, times multiply-adds; None without data."""
-    if study.summary is None:
-        return None
-    if study.file.supernet:  # a candidate is only looked at
-        images = (study.file.supernet.recalibration_images + study.summary.num_val) / TRAINING
-    else:
-        images = images_per_epoch(study.summary, study.budget.num_images)
-    work = images * macs * (candidates if study.file.supernet else _search_epochs(study, candidates))
-    for cell in cells:
-        images = images_per_epoch(study.summary, cell.budget.num_images)
-        work += cell.budget.epochs * images * cell.macs
-    return work
-
-
-def _supernet_work(study: Study) -> float | None:
-    """As ``_work``, of the supernet that is trained first: a step's networks, mean over layouts, on every image."""
-    spec, summary = study.file.supernet, study.summary
-    if spec is None or spec.epochs is None:
-        return 0.0
-    if summary is None:
-        return None
-    schedule = Schedule(networks_by_layout(study.space), spec)
-    steps = [(schedule.layout(step), schedule.networks(step)) for step in range(DRAWN_CYCLES * schedule.cycle)]
-    macs = sum(schedule.layouts[layout].macs(one) for layout, networks in steps for one in networks) / len(steps)
-    return len(parts(spec)) * spec.epochs * (study.file.data.num_images or summary.num_train) * macs
-
-
-def _in_full(study: Study, candidates: int) -> int:
-    """Trials besides the candidates' own: replicates, and a baseline."""
-    return 0 if study.file.equal_cost else _replicates(study, candidates) + study.file.search.baseline
-
-
-def _replicates(study: Study, candidates: int) -> int:
-    """Trainings again at the end, if all finished candidates are near the front: at most so many."""
-    halving = study.halving
-    finished = math.ceil(candidates / halving.factor ** (len(halving.rungs) - 1)) if halving else candidates
-    return finished * (study.file.replicates - 1)
-
-
-def _search_epochs(study: Study, candidates: int) -> float:
-    """Epochs of a search with all that goes with it; none where nothing is searched."""
-    if study.file.equal_cost:
-        return 0.0
-    own = study.halving.epochs_expected(candidates) if study.halving else float(candidates * study.budget.epochs)
-    return own + _in_full(study, candidates) * study.budget.epochs
-
-
-def _macs_trained(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
-    if study.summary is None:
-        return None
-    every = study.summary.num_train
-    search = _search_epochs(study, candidates) * (study.budget.num_images or every) * macs
-    return search + sum(cell.budget.epochs * (cell.budget.num_images or every) * cell.macs for cell in cells)
-
-
-def _audit(study: Study, warnings: list[str]) -> int:
-    """How many networks an audit trains alone, each seed counted; a warning where they are too few for the layouts."""
-    spec = study.file.audit
-    if spec is None:
-        return 0
-    layouts = sum(count > 0 for count in study.space.survey.layouts.values())
-    if spec.candidates < LEAST * layouts:
-        warnings.append(f"audit.candidates is {spec.candidates}: fewer than {LEAST} of each of {layouts} layouts, so "
-                        f"offsets of layouts will be too few to correct by; {LEAST * layouts} are enough")  # fmt: skip
-    return spec.candidates * spec.seeds
-
-
-def _audit_work(study: Study, trainings: int, macs: float) -> float | None:
-    """As ``_work``, of an audit's trainings."""
-    if study.summary is None:
-        return None
-    budget = study.audit_budget()
-    return trainings * budget.epochs * images_per_epoch(study.summary, budget.num_images) * macs
+def _disk(study: Study, trials: int, alone: int, params: int, at_once: int, runs: Path,
+          warnings: list[str]) -> tuple[float, float, float]:  # fmt: skip
+    """MiB that the RUN and the cache of data will take, and that are free; what is too little is a warning."""
+    free = shutil.disk_usage(existing(runs)).free / MIB
+    checkpoints = checkpoint_bytes(study, trials, params, at_once) / MIB
+    needed, cached = run_bytes(study, trials + alone) / MIB + checkpoints, cache_bytes(study) / MIB
+    allowed = study.file.faults.checkpoints_gib
+    if allowed is not None and checkpoints > 1024 * allowed:
+        warnings.append(f"faults.checkpoints_gib is {allowed:g}, and checkpoints may take {checkpoints / 1024:.2g} GiB"
+                        f"{': paused trials keep theirs' if study.halving else ''}")  # fmt: skip
+    if needed + cached > free:
+        warnings.append(f"about {needed + cached:,.0f} MiB of disk are needed and {free:,.0f} MiB are free")
+    return needed, cached, free
 
 
 def _range(values: list[int]) -> Range:
@@ -357,46 +268,6 @@ def trials_at_once(cpus: float, gpus: float) -> tuple[int, int]:
     fits = [cores / cpus if cpus else math.inf, torch.cuda.device_count() / gpus if gpus else math.inf]
     smallest = min(fits)
     return max(1, math.floor(smallest)) if math.isfinite(smallest) else cores, max(1, min(cores, math.floor(cpus)))
-
-
-def images_per_epoch(summary: Summary, num_images: int | None = None) -> float:
-    """An epoch in training images: those it trains on, and a third for each that is only looked at afterwards, which
-    is never more than it trains on (``train``)."""
-    count = num_images or summary.num_train
-    return count + min(count, (summary.num_val + min(TRAIN_SAMPLE, count)) / TRAINING)
-
-
-def _run_bytes(study: Study, trials: int) -> float:
-    """The RUN without its checkpoints."""
-    record = trials * (RECORD_BYTES[0] + RECORD_BYTES[1] * study.budget.epochs)
-    mirror = MIRRORED * record if study.file.tracking.enabled else 0
-    return record + mirror + REPORT_BYTES
-
-
-def _checkpoint_bytes(study: Study, trials: int, params: int, at_once: int) -> float:
-    """At most, with ``params`` of the largest network: of the running trials, and of the paused ones where trials are
-    halved."""
-    kept = trials if study.halving else at_once
-    return kept * OPTIMISER_COPIES * FLOAT_BYTES * params
-
-
-def _cache_bytes(study: Study) -> float:
-    """Decoded pixels, where they will be kept."""
-    summary = study.summary
-    if summary is None:
-        return 0.0
-    low, _, high = summary.image_sizes
-    asked: Any = study.space.file.image_size
-    side = low if low == high <= SMALL_SIDE else round(STORED_OVER_SHOWN * max(np.atleast_1d(asked)))
-    pixels = float(summary.num_train + summary.num_val) * summary.in_channels * side * side
-    return pixels if pixels <= LIMIT_BYTES else 0.0
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 def layouts(survey: Survey) -> Mapping[str, int]:

@@ -37,6 +37,7 @@ QUANTITIES: dict[str, Quantity] = {
     "latency_p95_ms": Quantity(title="latency, 95th percentile", sense="min", unit="ms"),
     "peak_memory_mib": Quantity(title="peak memory", sense="min", unit="MiB"),
 }
+TRAINING = 3  # a training step costs about three forward passes: one forward, two backward
 COSTS = ("macs", "params", "activations", "throughput_images_per_s", "latency_ms", "peak_memory_mib")
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 

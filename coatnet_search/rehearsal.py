@@ -12,11 +12,11 @@ from coatnet_search.build import seeded_build
 from coatnet_search.datasets.data import Data
 from coatnet_search.datasets.memory import InMemory
 from coatnet_search.errors import SetupError
+from coatnet_search.quantities import TRAINING
 from coatnet_search.recipe import Recipe
 from coatnet_search.train import TrainingFailed, train
 
 NUM_CLASSES = 2  # of the made-up images: the size of the classifier hardly counts, and few images are enough
-TRAINING = 3  # a training step costs about three forward passes: one forward, two backward
 # multiply-adds of one step and of the steps together: some seconds on one core, less on a GPU
 STEP_MACS = {"cpu": 2e10, "cuda": 2e13}
 ALL_MACS = {"cpu": 6e10, "cuda": 1e14}

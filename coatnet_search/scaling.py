@@ -22,10 +22,10 @@ from coatnet_search.curves.form import Array
 from coatnet_search.curves.predict import Fits, fit_curves
 from coatnet_search.curves.summary import Curve
 from coatnet_search.errors import InputError
+from coatnet_search.quantities import TRAINING
 from coatnet_search.scaling_runs import check_schedules, scaling_runs, schedule_change
 from coatnet_search.tuning import SWEEP_COLUMNS, sweeps
 
-TRAINING = 3  # a training step costs about three forward passes: one forward, two backward
 ENOUGH = 0.95  # P(best) from which a layout is called the winner
 GRID = 33  # sizes of a range of data at which crossovers are looked for
 
