@@ -62,7 +62,7 @@ def searched(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the search: a training alone for an audit is of another fidelity, and no part of any front."""
     if "attributes" not in frame.columns:
         return frame
-    own = [not (isinstance(value, Mapping) and value.get(AUDIT)) for value in frame["attributes"]]
+    own = [not (value and isinstance(value, Mapping) and value.get(AUDIT)) for value in frame["attributes"]]
     return frame[np.array(own, dtype=bool)]
 
 
@@ -104,15 +104,16 @@ def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     that was only measured had none, unless all were."""
     fills = {"num_images": math.inf, "epochs": -1.0, "image_size": math.inf}
     columns = {name: numbers(done, name) for name in fills}
-    filled = [np.where(np.isnan(column), fills[name], column) for name, column in columns.items()]
+    budgets = np.stack([np.where(np.isnan(column), fills[name], column) for name, column in columns.items()], axis=1)
     trained = ~(columns["epochs"] == 0)
-    usual = [
-        not (isinstance(value, Mapping) and (value.get("doubled") or "tune" in value)) and (counts or not trained.any())
-        for value, counts in zip(done["attributes"], trained, strict=True)
-    ]
-    keys = [key if one else None for key, one in zip(zip(*filled, strict=True), usual, strict=True)]
-    best = max((key for key in keys if key), default=())
-    return np.array([key == best for key in keys], dtype=bool)
+    usual = trained | (not trained.any())
+    usual &= np.array([not (value and isinstance(value, Mapping) and (value.get("doubled") or "tune" in value))
+                       for value in done["attributes"]], dtype=bool)  # fmt: skip
+    if not usual.any():
+        return usual
+    own = budgets[usual]
+    best = own[np.lexsort(own.T[::-1])[-1]]
+    return np.asarray(usual & (budgets == best).all(axis=1))
 
 
 def _first(rows: pd.DataFrame, name: str) -> float | None:

@@ -46,6 +46,7 @@ def front(
     overlay: bool = False,
     y: str | None = None,
     webgl: bool = False,
+    most: int | None = None,
     theme: Theme = "light",
 ) -> go.Figure:
     """``y`` (the study's quality objective, where none is named) against ``x``, with the front of this plane as a line.
@@ -53,7 +54,7 @@ def front(
     ``chosen``: trial number -> rank, written beside the point. Bars are those of ``marks.interval``, of the front alone
     where there are many trials: hundreds of them would hide the points. ``overlay``: published networks too
     (ImageNet-1K, see ``published``), as grey crosses. ``webgl``: by the graphics card, which thousands of points need
-    to appear at once.
+    to appear at once; ``most``: of more trials than this, those off the front are thinned out evenly to so many.
     """
     y = y or quality(objectives)
     rows, looks = marks.points(frame, objectives, x, y, num_val), marks.looks(frame)
@@ -62,6 +63,7 @@ def front(
     )
     if rows.empty:
         return empty_figure(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
+    rows = _thinned(rows, most)
     line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
                        line={"shape": step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
@@ -180,6 +182,16 @@ def _layout(own: pd.DataFrame, layout: str, look: marks.Look, x: str, y: str, we
     parts = [(own[final & front], True, True), (own[final & ~front], True, few), (own[~final], False, few)]
     return [_points(part, layout, look, final, x, y, bars=bars, entry=place == 0, webgl=webgl)
             for place, (part, final, bars) in enumerate(one for one in parts if len(one[0]))]  # fmt: skip
+
+
+def _thinned(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
+    """All of the front and, evenly, at most ``most`` of the other points, in the order in which they came."""
+    front = rows["front"].to_numpy(dtype=bool)
+    if most is None or len(rows) <= most:
+        return rows
+    others = np.flatnonzero(~front)
+    kept = np.linspace(0, len(others) - 1, min(most, len(others))).round().astype(int)
+    return rows.iloc[np.sort(np.concatenate([np.flatnonzero(front), others[kept]]))]
 
 
 def _points(

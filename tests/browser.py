@@ -51,12 +51,12 @@ def served(root: Path) -> contextlib.AbstractContextManager[str]:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Any]:
-    """A Chromium that has asked nothing yet."""
+def browser(*flags: str) -> Iterator[Any]:
+    """A Chromium that has asked nothing yet; ``flags``: more of its command line."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        window = play.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        window = play.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
         try:
             yield window
         finally:

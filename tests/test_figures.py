@@ -120,3 +120,15 @@ def test_a_figure_can_be_light_or_dark():
 
     assert light.layout.template.layout.paper_bgcolor != dark.layout.template.layout.paper_bgcolor
     assert light.data == dark.data
+
+
+def test_of_many_trials_a_quick_figure_has_the_whole_front_and_so_many_others():
+    frame = search(400)
+
+    whole, quick = (figures.front(frame, LOSS, "macs", most=most) for most in (None, 100))
+
+    numbers = [{int(row[0]) for trace in one.data if trace.customdata is not None for row in trace.customdata}
+               for one in (whole, quick)]  # fmt: skip
+    line = set(zip(whole.data[0].x, whole.data[0].y, strict=True))
+    assert line == set(zip(quick.data[0].x, quick.data[0].y, strict=True))
+    assert numbers[1] < numbers[0] and len(numbers[1]) == 100 + len(line)

@@ -3,15 +3,16 @@ import html
 import html.parser
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from frames import STUDY, frame_of, search, trial
+from browser import CHROMIUM, browser
+from command_line import call
+from frames import STUDY, frame_of, search, trial, write_run
 
 from coatnet_search.choose import choose
+from coatnet_search.record import read_record
 from dashboards.report import html_page, write_report
 from dashboards.summary import summarize, summary_markdown, write_csv
 
@@ -116,12 +117,6 @@ def test_formulas_in_a_csv_are_text(tmp_path):
     assert row["val_loss"] == "-0.5"
 
 
-def test_a_thousand_trials_stay_under_eight_megabytes(tmp_path):
-    path = write_report(tmp_path, search(1000), STUDY, (), 180)
-
-    assert path.stat().st_size < 8e6
-
-
 def test_of_ten_thousand_trials_the_table_shows_the_front_and_says_so():
     frame = search(10_000, epochs=2)
 
@@ -187,15 +182,36 @@ def test_markdown_has_the_front_and_the_choice():
     assert f"1. **{choices[0].row['layout']}**" in text
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_the_page_opens_from_disk_without_errors(tmp_path):
-    path = write_report(tmp_path, search(24), STUDY, (), 180)
+def test_the_page_and_the_command_line_show_the_same_numbers(tmp_path, capsys):
+    run = write_run(tmp_path / "run", search(40))
 
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-               "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-               "--enable-unsafe-swiftshader",  # parallel coordinates need WebGL, by software where there is no GPU
-               "--virtual-time-budget=5000", "--enable-logging=stderr", "--dump-dom", path.as_uri()]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    report, chosen = (call(capsys, verb, run, "--json").json for verb in ("report", "choose"))
+    page = (run / "report.html").read_text()
 
-    assert done.stdout.count('class="main-svg"') >= 5
-    assert "CONSOLE" not in done.stderr
+    columns = report["columns"]
+    assert Cells(page, "front").values == [(name, str(row[name])) for row in report["front"] for name in columns]
+    assert Cells(page, "chosen").values == [(name, str(row[name])) for row in chosen for name in columns]
+    assert [row["number"] for row in report["chosen"]] == [row["number"] for row in chosen]
+    states = read_record(run)["state"].value_counts().to_dict()
+    assert report["cost"]["states"] == states
+    assert all(f"<dt>{state}</dt><dd>{count}</dd>" in page for state, count in states.items())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH: scripts/setup-browser")
+def test_a_thousand_trials_are_a_small_page_that_opens_from_disk_without_a_network(tmp_path):
+    path = write_report(tmp_path, search(1000), STUDY, (), 180)
+
+    asked, failed, said = [], [], []
+    with browser("--enable-unsafe-swiftshader") as window:  # parallel coordinates need WebGL, by software without a GPU
+        context = window.new_context(offline=True)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("console", lambda line: said.append((line.type, line.text)))
+        page.on("pageerror", lambda error: said.append(("error", str(error))))
+        page.goto(path.as_uri(), timeout=120_000)
+        page.wait_for_function("document.querySelectorAll('.main-svg').length >= 5", timeout=120_000)
+
+    assert path.stat().st_size < 8e6
+    assert asked == [path.as_uri()]
+    assert failed == [] and [line for line in said if line[0] in ("error", "warning")] == []

@@ -16,7 +16,7 @@ from dashboards.pages import Run, Site, draw, theme, watch, words
 from dashboards.summary import answer, failures, notices, spreadsheet_safe
 from dashboards.views import architecture
 
-QUICK_POINTS = 1500  # more points than this are drawn by the graphics card's way
+QUICK_POINTS = 1500  # more of them take seconds to appear, and are drawn by the graphics card's way
 
 
 def main(site: Site, run: Run) -> None:
@@ -24,8 +24,9 @@ def main(site: Site, run: Run) -> None:
     if run.mlflow:
         st.link_button("open in MLflow", run.mlflow)
     watch(site, run)
-    st.markdown(words(" ".join(answer(run.frame, run.objectives, run.num_val))))
-    for text in notices(run.frame, run.objectives, run.num_val, (run.study.get("data_summary") or {}).get("note")):
+    first, more = _said(str(run.path), run.version, run)
+    st.markdown(words(first))
+    for text in more:
         st.info(words(text))
     if run.audit:
         st.info(words(f"{run.audit.verdict.says[:1].upper()}{run.audit.verdict.says[1:]}."))
@@ -39,6 +40,14 @@ def main(site: Site, run: Run) -> None:
         return
     VIEWS[name or "front"](run, rows)
     architecture.picked(run, st.query_params.get("trial"))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _said(path: str, version: tuple[int, int], _run: Run) -> tuple[str, list[str]]:
+    """The answer and the notices of a record as it is; the study's file does not change while its record is one."""
+    note = (_run.study.get("data_summary") or {}).get("note")
+    return (" ".join(answer(_run.frame, _run.objectives, _run.num_val)),
+            notices(_run.frame, _run.objectives, _run.num_val, note))  # fmt: skip
 
 
 def _filtered(run: Run) -> pd.DataFrame:
@@ -82,8 +91,11 @@ def _front(run: Run, rows: pd.DataFrame) -> None:
     if x == y:
         st.info("Take two different quantities.")
         return
-    figure = figures.front(rows, run.objectives, x, y=y, num_val=run.num_val, webgl=len(rows) > QUICK_POINTS,
-                           theme=theme())  # fmt: skip
+    every = len(rows) <= QUICK_POINTS or st.toggle(
+        f"all {len(rows):,} trials, not the front and {QUICK_POINTS:,} of the others", key="every", bind="query-params"
+    )
+    figure = figures.front(rows, run.objectives, x, y=y, num_val=run.num_val, webgl=len(rows) > QUICK_POINTS and every,
+                           most=None if every else QUICK_POINTS, theme=theme())  # fmt: skip
     _mark(figure, rows, x, y)
     event = draw(figure, f"front-{x}-{y}", on_select="rerun", selection_mode="points")
     picked = [point["customdata"] for point in event["selection"]["points"] if point.get("customdata")]
