@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from coatnet_search.arch import Trial
+from coatnet_search.enough import device_hours
 from coatnet_search.errors import SetupError
 from coatnet_search.evaluate import Report
 from coatnet_search.guard import GIB
-from coatnet_search.sections import FaultsSpec
+from coatnet_search.sections import FaultsSpec, Resources
 
 BREAKER = (
     4  # so many times ``faults.equal_failures`` trials in a row that fail alike end a search that went well before
@@ -52,9 +53,9 @@ def slowness(trial: Trial, report: Report, finished: Iterable[Trial]) -> float |
 class Breaker:
     """Ends a search in which nothing works (the first trials are its canary), or no longer works."""
 
-    def __init__(self, allowed: int, run: Path) -> None:
+    def __init__(self, allowed: int, run: Path, resources: Resources) -> None:
         """``allowed``: ``faults.equal_failures``."""
-        self._allowed, self._run = allowed, run
+        self._allowed, self._run, self._resources = allowed, run, resources
         self._in_a_row: list[str] = []  # the failures since a trial last went well
 
     def saw(self, trial: Trial, finished: Sequence[Trial]) -> None:
@@ -65,7 +66,7 @@ class Breaker:
         self._in_a_row.append(str(trial.failure))
         failures = Counter(str(one.failure) for one in finished if one.state == "failed")
         (common, count), last = failures.most_common(1)[0], self._in_a_row[-BREAKER * self._allowed :]
-        spent = sum(one.timings.get("wall_s", 0.0) for one in finished) / 3600
+        spent = device_hours(finished, self._resources)
         if count >= self._allowed and all(one.state == "failed" for one in finished):
             raise SetupError(f"the first {count} trials failed alike ({common}); stopped after "
                              f"{spent:.2f} device-hours. Mend the cause and remove {self._run}")  # fmt: skip

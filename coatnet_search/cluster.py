@@ -3,7 +3,8 @@
 The record resumes a study, so nothing of Ray Tune is restored: its own state goes to a folder that is thrown away.
 Actors are reused, so a trial does not import torch again; how many run at once is capped where candidates are
 suggested. A trial whose process died, or whose node is lost, goes back to the session, which starts it again from its
-last checkpoint on whatever node there is: Tune itself retries nothing.
+last checkpoint on whatever node there is: Tune itself retries nothing. Where several workers train a trial, its actor
+is the first of them; ``team.py`` has the others, in further bundles of its placement group.
 """
 
 import contextlib
@@ -34,6 +35,8 @@ from coatnet_search.progress import Progress
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study_file import study_of_values
+from coatnet_search.team import Team, WorkerLost
+from coatnet_search.world import World
 
 HARD_GRACE_S = 20.0  # after the limit that a trial keeps by itself, until its process is killed
 REACH_S = 5.0  # for a cluster to answer
@@ -69,7 +72,7 @@ def run_on_ray(session: Session, folder: Path, address: str | None, workers: int
                 TrialActor, study=session.study.values(), checkpoints=checkpoints, paths=paths
             )
             tuner = tune.Tuner(
-                tune.with_resources(trainable, tune.PlacementGroupFactory([bundle(resources)])),
+                tune.with_resources(trainable, tune.PlacementGroupFactory([bundle(resources)] * resources.workers)),
                 tune_config=tune.TuneConfig(
                     search_alg=_Proposals(driver),
                     num_samples=-1,  # the session says when it is enough
@@ -148,17 +151,17 @@ class _Live:
     begin: float
     reported: float = 0.0
     overrun: str | None = None
-    node: str | None = None  # where the process is; None before it reported
+    nodes: Sequence[str] = ()  # where its processes are; none before it reported
 
     def __post_init__(self) -> None:
         self.reported = self.begin
 
 
-def _cause(error: str | None, node_there: bool = True) -> tuple[Failure, bool]:
+def _cause(error: str | None, nodes_there: bool = True) -> tuple[Failure, bool]:
     """Why a trial's process is gone, and whether that counts against the trial: a lost node does not. ``error``: what
-    Ray said; ``node_there``: whether the node of the process still answers, which Ray may not know yet."""
+    Ray said; ``nodes_there``: whether the nodes of its processes still answer, which Ray may not know yet."""
     text = " ".join(error.split()) if error else "its process ended without a final report"
-    if not node_there or any(mark in text for mark in _NODE_LOST):
+    if not nodes_there or any(mark in text for mark in _NODE_LOST):
         return Failure(kind="lost", message=text[:500]), False
     return Failure(kind="killed", message=text[:500]), True
 
@@ -197,7 +200,7 @@ class _Driver:
         if task is None or "report" not in result:
             return
         if trial_id in self._live:
-            self._live[trial_id].reported, self._live[trial_id].node = time.monotonic(), result["node"]
+            self._live[trial_id].reported, self._live[trial_id].nodes = time.monotonic(), result["nodes"]
         report = _report(json.loads(result["report"]))
         if report.state is not None:
             del self._tasks[trial_id]
@@ -225,7 +228,7 @@ class _Driver:
             self._take(task, Report(metrics={}, state="failed", failure=failure,
                                     timings={"wall_s": round(time.monotonic() - live.begin, 3)}))  # fmt: skip
         else:
-            failure, counts = _cause(_said(trial), live is None or live.node is None or answers(live.node))
+            failure, counts = _cause(_said(trial), live is None or all(answers(node) for node in live.nodes))
             self._lost(task, failure, counts)
 
     def _lost(self, task: Task, failure: Failure, counts: bool) -> None:
@@ -326,6 +329,8 @@ class TrialActor(tune.Trainable):
         sys.path.extend(path for path in paths if path not in sys.path)
         self._study, self._checkpoints = study_of_values(study), Path(checkpoints)
         self._evaluator: Evaluator | None = None
+        resources = self._study.file.resources
+        self._team = Team(study, self._checkpoints, resources) if resources.workers > 1 else None
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -340,6 +345,8 @@ class TrialActor(tune.Trainable):
                 self._checkpoints,
                 device="cuda" if resources.gpus else "cpu",
                 threads=max(1, math.floor(resources.cpus)),
+                world=World(0, resources.workers),
+                together=self._team.rows if self._team else None,
             )
         except (InputError, SetupError) as error:  # this node lacks what the driver's has
             failure = Failure(kind="setup", message=f"{platform.node()}: {error}")
@@ -348,9 +355,12 @@ class TrialActor(tune.Trainable):
         yield from self._evaluator.run(task)
 
     def step(self) -> dict[str, Any]:
-        report = next(self._reports)
-        node = ray.get_runtime_context().get_node_id()
-        return {"report": json.dumps(_plain(report)), "done": report.state is not None, "node": node}
+        try:
+            report = next(self._reports)
+        except WorkerLost as lost:
+            raise RuntimeError(str(lost)) from None
+        nodes = [ray.get_runtime_context().get_node_id(), *(self._team.nodes if self._team else ())]
+        return {"report": json.dumps(_plain(report)), "done": report.state is not None, "nodes": nodes}
 
 
 def _plain(report: Report) -> dict[str, Any]:

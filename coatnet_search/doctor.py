@@ -274,10 +274,12 @@ def _data(study: Any) -> Finding:
 def _resources(study: Any) -> Iterator[Finding]:
     resources = study.file.resources
     gpus = importlib.import_module("torch").cuda.device_count()
-    for name, asked, have in (("cpus", resources.cpus, os.cpu_count() or 1), ("gpus", resources.gpus, gpus)):
+    for name, each, have in (("cpus", resources.cpus, os.cpu_count() or 1), ("gpus", resources.gpus, gpus)):
+        asked = each * resources.workers
         if asked > have:
             yield Finding(check=name, state="problem", found=f"a trial asks for {asked:g}, this machine has {have}",
-                          mend=f"--set resources.{name}={have}, or run with --address of a larger cluster")  # fmt: skip
+                          mend=f"--set resources.{name}={have // resources.workers}, or run with --address of a "
+                               "larger cluster")  # fmt: skip
 
 
 def _server(uri: str | None) -> list[Finding]:

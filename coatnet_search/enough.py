@@ -20,10 +20,10 @@ WINDOW = 10  # finished trials over which a gain is observed where a strategy ex
 
 
 def device_hours(trials: Sequence[Trial], resources: Resources) -> float:
-    """Hours for which ended and paused trials occupied a device, each the part of it that it asks for: GPU-hours where
-    it asks for GPUs."""
+    """Hours for which ended and paused trials occupied a device, each the part of it that it asks for, of all its
+    workers: GPU-hours where it asks for GPUs."""
     seconds = sum(trial.timings.get("wall_s", 0.0) for trial in trials)
-    return seconds * (resources.gpus or 1.0) / 3600
+    return seconds * resources.devices / 3600
 
 
 def spent(stop: StopSpec, trials: Sequence[Trial], resources: Resources, wall_hours: float) -> str | None:

@@ -11,9 +11,11 @@ import importlib
 import importlib.metadata
 import itertools
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,10 @@ from coatnet_search.recipe import Recipe
 from coatnet_search.study import Study
 from coatnet_search.supernets import load_supernets
 from coatnet_search.train import TrainingFailed, train
+from coatnet_search.world import ALONE, World
 
 Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
+Rows = Iterator[dict[str, float]]
 _FRACTIONS = ("val_top1", "val_top5", "train_top1", "error")
 _POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "latency_p95_ms", "peak_memory_mib",
              "params", "macs", "activations")  # fmt: skip
@@ -56,6 +60,9 @@ class Task:
     until: int | None = None  # pause after so many of the budget's epochs; None: train to the end
     measured: bool = False  # the device was measured when this trial began; it goes on from its checkpoint
     recipe: Mapping[str, Any] = field(default_factory=dict)  # what replaces values of the study's recipe
+
+
+Together = Callable[[Task, Rows], Rows]  # the first worker's rows, while the others train with it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +102,19 @@ def load_trainer(name: str) -> Trainer:
 
 
 class Evaluator:
-    """Runs the trials of one study in this process, on one device, with its data loaded once."""
+    """Runs the trials of one study in this process, on one device, with its data loaded once.
 
-    def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1) -> None:
+    Where several workers train a trial, each has an evaluator with its place in the ``world``: the first runs the
+    trial, the others its ``epochs`` alone.
+    """
+
+    def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1, world: World = ALONE,
+                 together: "Together | None" = None) -> None:  # fmt: skip
         torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
+        self._world, self._together = world, together
         if study.file.measure and study.file.conditions.compile:
             check_compiler(self.device)
         self._lock = DeviceLock(device_id(self.device))
@@ -136,7 +149,7 @@ class Evaluator:
                         final.update(measured)
                         if not task.peer and (reasons := self.study.refusals(measured)):  # before it costs more
                             raise _Refused(reasons[0])
-                for epoch in guard.each(self._epochs(task)):
+                for epoch in guard.each(self._rows(task)):
                     epochs.append(epoch)
                     yield Report(metrics=epoch)
             final = {**final, **self._last(epochs, task), **measured}
@@ -152,12 +165,17 @@ class Evaluator:
         except _Refused as refused:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
         except (Exception, SystemExit, Overrun) as error:  # a trial's fault ends the trial, never the search
-            state, failure = "failed", _failure(error)
+            state, failure = "failed", failure_of(error)
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=_finite(final), state=state, failure=failure, device=describe(self.device),
                      timings=timings, attributes=attributes)  # fmt: skip
 
-    def _epochs(self, task: Task) -> Iterator[dict[str, float]]:
+    def _rows(self, task: Task) -> Rows:
+        own = self.epochs(task)
+        return self._together(task, own) if self._together and task.budget.epochs else own
+
+    def epochs(self, task: Task) -> Rows:
+        """Trains; a row an epoch. All workers of a trial call it."""
         if task.peer and not task.budget.epochs:
             return
         if self._trainer:
@@ -167,13 +185,25 @@ class Evaluator:
                 yield checked({"epoch": number, **epoch})
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
-            if self._storage:
-                self._storage.pull(task.key, folder)
+            self._fetch(task.key, folder)
             for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
-                               until=task.until, checkpoint=folder, step_guard=self._step):  # fmt: skip
-                if self._storage:
+                               until=task.until, checkpoint=folder, world=self._world,
+                               step_guard=self._step if self._world.first else nullcontext):  # fmt: skip
+                if self._storage and self._world.first:
                     self._storage.push(folder, task.key)
                 yield checked(epoch)
+
+    def _fetch(self, key: str, folder: Path) -> None:
+        """Checkpoints out of the study's storage. Several workers all take what lies there, not what their nodes had,
+        one after another, as those of a node have one folder."""
+        if not self._storage:
+            return
+        for turn in range(self._world.size):
+            if turn == self._world.rank:
+                if self._world.size > 1:
+                    shutil.rmtree(folder, ignore_errors=True)
+                self._storage.pull(key, folder)
+            self._world.wait()
 
     def _costs(self, task: Task) -> dict[str, float]:
         return self._peers[task.peer].count._asdict() if task.peer else cost(task.arch).as_metrics()
@@ -306,7 +336,8 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _failure(error: Exception | SystemExit | Overrun) -> Failure:
+def failure_of(error: Exception | SystemExit | Overrun) -> Failure:
+    """Why a trial failed, from what it raised."""
     if isinstance(error, SystemExit):
         return Failure(kind="exit", message=f"the trainer called exit with code {error.code}")
     kind = getattr(error, "kind", None)

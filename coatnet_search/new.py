@@ -24,7 +24,7 @@ from coatnet_search.plan import START_S, trials_at_once
 from coatnet_search.recipe import make_recipe
 from coatnet_search.rehearsal import training_speed
 from coatnet_search.schema import read_document
-from coatnet_search.sections import DataSpec
+from coatnet_search.sections import DataSpec, Resources
 from coatnet_search.space import Space, space_of
 from coatnet_search.study_file import load_study
 from coatnet_search.workload import images_per_epoch
@@ -183,7 +183,7 @@ def _fit(look: Look, space: Space, side: int, device: str) -> dict[str, Any]:
     costs = sorted((cost(arch).macs, arch.id, arch) for arch in _sample(space, rng))
     macs, _, arch = costs[len(costs) // 2]
     cpus, gpus = _resources(device)
-    at_once, threads = trials_at_once(cpus, gpus)
+    at_once, threads = trials_at_once(Resources(cpus=cpus, gpus=gpus), gpus)
     speed = training_speed(arch, macs, make_recipe(_recipe(look, side)), device, threads)
     return fitted(look.summary, speed, at_once, _recipe(look, side)["batch_size"])
 

@@ -27,7 +27,7 @@ ANSWER_S = 60.0  # for a node to say what it sees
 
 
 def bundle(resources: Resources) -> dict[str, float]:
-    """What Ray reserves for one trial."""
+    """What Ray reserves for one worker of a trial."""
     asked = {"CPU": resources.cpus, "GPU": resources.gpus}
     wanted = {name: count for name, count in asked.items() if count}
     return {**wanted, f"{TYPE}{resources.accelerator}": 0.001} if resources.accelerator else wanted
@@ -58,15 +58,17 @@ def answers(node: str) -> bool:
         return False
 
 
-def capacity(cluster: Mapping[str, float], cpus: float, gpus: float, workers: int | None) -> int:
-    """How many trials run at once. Raises SetupError, with what exists, where not one fits."""
+def capacity(cluster: Mapping[str, float], resources: Resources, workers: int | None) -> int:
+    """How many trials run at once, at most ``workers``. Raises SetupError, with what exists, where not one fits."""
     fits = math.inf
-    for name, asked in (("CPU", cpus), ("GPU", gpus)):
+    for name, each in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+        asked = each * resources.workers
         if asked:
             have = cluster.get(name, 0)
             if have < asked:
                 raise SetupError(f"a trial asks for {asked:g} {name}s and the cluster has {have:g} in all; change "
-                                 f"resources.{name.lower()}s or start with more nodes")  # fmt: skip
+                                 f"resources.{name.lower()}s{' or resources.workers,' * (resources.workers > 1)} or "
+                                 "start with more nodes")  # fmt: skip
             fits = min(fits, math.floor(have / asked + 1e-9))
     if workers is not None and workers > fits:
         raise SetupError(f"{workers} trials at once do not fit: the cluster's CPUs and GPUs hold {fits:g}")
@@ -82,7 +84,7 @@ class Room:
     def __init__(self, resources: Resources, workers: int | None, elastic: bool) -> None:
         self._resources = resources
         asked = None if elastic else workers
-        self._now = capacity(fitting(ray.nodes(), resources.accelerator), resources.cpus, resources.gpus, asked)
+        self._now = capacity(fitting(ray.nodes(), resources.accelerator), resources, asked)
         self._workers = workers
         self._looked = time.monotonic()
 
@@ -93,7 +95,7 @@ class Room:
             self._looked = time.monotonic()
             try:
                 have = fitting(ray.nodes(), self._resources.accelerator)
-                self._now = capacity(have, self._resources.cpus, self._resources.gpus, None)
+                self._now = capacity(have, self._resources, None)
             except SetupError:
                 self._now = 1  # all such nodes are gone: one trial waits for the next
         return self._now

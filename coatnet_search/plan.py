@@ -21,6 +21,7 @@ from coatnet_search.feasible import check_feasible
 from coatnet_search.journal import record_path, write_json
 from coatnet_search.rehearsal import training_speed
 from coatnet_search.run_folder import RUNS
+from coatnet_search.sections import Resources
 from coatnet_search.spending import PLAN
 from coatnet_search.study import Study
 from coatnet_search.survey import Survey
@@ -55,8 +56,9 @@ class Range:
 class Training:
     """How long trials train, from a few steps of the network of median cost (``macs``) on ``device``, scaled by macs.
 
-    ``device_hours``: what all trials together occupy a device for, each the part of it that it asks for; ``hours``:
-    that on this machine, ``at_once`` trials at once. Both are None without data, whose number of images they need.
+    ``device_hours``: what all trials together occupy devices for, each the part of one that it asks for; ``hours``:
+    that on this machine, ``at_once`` trials at once, of ``workers`` each that lose nothing to each other. Both are None
+    without data, whose number of images they need.
     """
 
     device: str
@@ -65,6 +67,7 @@ class Training:
     hours_per_million_images: float
     device_hours: float | None
     at_once: int
+    workers: int
     hours: float | None
 
 
@@ -216,16 +219,20 @@ def _device(study: Study, warnings: list[str]) -> str:
     """The device that is here for a trial; what the study asks for beyond that is a warning."""
     resources = study.file.resources
     cores = os.cpu_count() or 1
-    if resources.cpus > cores:
-        warnings.append(f"resources.cpus is {resources.cpus:g} and this machine has {cores} CPUs; `run` needs a larger "
-                        "machine or --address")  # fmt: skip
+    if resources.cpus * resources.workers > cores:
+        warnings.append(f"resources.cpus is {resources.cpus:g}{_each(resources)} and this machine has {cores} "
+                        "CPUs; `run` needs a larger machine or --address")  # fmt: skip
     if not resources.gpus:
         return "cpu"
     here = torch.cuda.device_count()
-    if here < math.ceil(resources.gpus):
-        warnings.append(f"resources.gpus is {resources.gpus:g} and torch sees {here} GPUs here; `run` needs a machine "
-                        "with more, --address, or --set resources.gpus=0")  # fmt: skip
+    if here < math.ceil(resources.gpus * resources.workers):
+        warnings.append(f"resources.gpus is {resources.gpus:g}{_each(resources)} and torch sees {here} GPUs "
+                        "here; `run` needs a machine with more, --address, or --set resources.gpus=0")  # fmt: skip
     return "cuda" if here else "cpu"
+
+
+def _each(resources: Resources) -> str:
+    return f" for each of {resources.workers} workers" if resources.workers > 1 else ""
 
 
 def _training(study: Study, arch: Arch, trials: int, work: float | None, shared: float | None, device: str,
@@ -235,7 +242,7 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, shared:
     if study.evaluator is not None or not (study.budget.epochs or study.file.supernet):
         return None
     resources = study.file.resources
-    at_once, threads = trials_at_once(resources.cpus, resources.gpus if device == "cuda" else 0)
+    at_once, threads = trials_at_once(resources, resources.gpus if device == "cuda" else 0)
     own = cost(arch).macs
     try:
         speed = training_speed(arch, own, study.recipe, device, threads)
@@ -243,9 +250,9 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, shared:
         warnings.append(str(error))
         return None
     at_once = min(at_once, trials)
-    hours = None if work is None else (trials * START_S + work / own / speed) / 3600
+    hours = None if work is None else (trials * resources.workers * START_S + work / own / speed) / 3600
     first = 0.0 if shared is None else shared / own / speed / 3600
-    workers = min(study.file.supernet.workers, trials_at_once(resources.cpus, 0)[0]) if study.file.supernet else 1
+    workers = min(study.file.supernet.workers, trials_at_once(resources, 0)[0]) if study.file.supernet else 1
     if device == "cuda":
         name = describe(torch.device(device))
     else:
@@ -258,16 +265,19 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, shared:
         hours_per_million_images=1e6 / speed / 3600,
         device_hours=hours + first if hours is not None else None,
         at_once=at_once,
-        hours=hours / at_once + first / workers if hours is not None else None,
+        workers=resources.workers,
+        hours=hours / (at_once * resources.workers) + first / workers if hours is not None else None,
     )
 
 
-def trials_at_once(cpus: float, gpus: float) -> tuple[int, int]:
-    """How many trials this machine runs at once, and the CPU threads of each."""
+def trials_at_once(resources: Resources, gpus: float) -> tuple[int, int]:
+    """How many trials this machine runs at once whose workers have ``gpus`` each, and the CPU threads of a worker."""
     cores = os.cpu_count() or 1
+    cpus, gpus = resources.cpus * resources.workers, gpus * resources.workers
     fits = [cores / cpus if cpus else math.inf, torch.cuda.device_count() / gpus if gpus else math.inf]
     smallest = min(fits)
-    return max(1, math.floor(smallest)) if math.isfinite(smallest) else cores, max(1, min(cores, math.floor(cpus)))
+    threads = max(1, min(cores, math.floor(resources.cpus)))
+    return max(1, math.floor(smallest)) if math.isfinite(smallest) else cores, threads
 
 
 def layouts(survey: Survey) -> Mapping[str, int]:

@@ -82,6 +82,9 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     not there or another driver holds the study.
     """
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    if local and study.file.resources.workers > 1:
+        raise InputError(f"resources.workers is {study.file.resources.workers}, and --local has one process; leave "
+                         "--local out, or --set resources.workers=1")  # fmt: skip
     if local or address is None:
         _check_machine(study)
     checked = study if study.summary else study.with_data()
@@ -208,12 +211,12 @@ def _train_on_ray(study: Study, folder: Path, address: str | None, training: _Tr
 def _check_machine(study: Study) -> None:
     """Raises SetupError where this machine cannot hold one trial, before anything is written."""
     resources, gpus = study.file.resources, torch.cuda.device_count()
-    if resources.gpus > gpus:
-        raise SetupError(f"a trial asks for {resources.gpus:g} GPUs and torch sees {gpus} on this machine; set "
-                         "resources.gpus to 0 to run on CPUs, or name a cluster by --address")  # fmt: skip
-    if resources.cpus > (os.cpu_count() or 1):
-        raise SetupError(f"a trial asks for {resources.cpus:g} CPUs and this machine has {os.cpu_count()}; change "
-                         "resources.cpus, or name a cluster by --address")  # fmt: skip
+    if resources.gpus * resources.workers > gpus:
+        raise SetupError(f"a trial asks for {resources.gpus * resources.workers:g} GPUs and torch sees {gpus} on this "
+                         "machine; set resources.gpus to 0 to run on CPUs, or name a cluster by --address")  # fmt: skip
+    if resources.cpus * resources.workers > (os.cpu_count() or 1):
+        raise SetupError(f"a trial asks for {resources.cpus * resources.workers:g} CPUs and this machine has "
+                         f"{os.cpu_count()}; change resources.cpus, or name a cluster by --address")  # fmt: skip
 
 
 def _changed_code(events: Sequence[Event]) -> list[str]:

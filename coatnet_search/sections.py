@@ -121,11 +121,22 @@ class Resources:
     """What one trial occupies; a fraction lets trials share a device."""
 
     cpus: Share = 1.0
-    """CPU cores of one trial."""
+    """CPU cores of each of a trial's workers."""
     gpus: Share = 0.0
-    """GPUs of one trial."""
+    """GPUs of each of a trial's workers."""
+    workers: Count = 1
+    """Processes that train one trial, each on its share of every batch; several need Ray and recipe.micro_batch."""
     accelerator: Text | None = None
     """The type of GPU, as Ray names it (H100, A100): trials run on nodes with it alone, so that speeds compare."""
+
+    def __post_init__(self) -> None:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise Misplaced("each of several workers has a GPU to itself, or none; write 1 or 0", ("gpus",))
+
+    @property
+    def devices(self) -> float:
+        """Devices that a trial occupies: GPUs where it asks for them, else its workers' CPUs as one each."""
+        return (self.gpus or 1.0) * self.workers
 
 
 @with_config(FORM)

@@ -55,7 +55,7 @@ class Session:
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in (*TERMINAL, "paused"))
         self._weighed = False  # whether it has been decided who goes on, since a trial last changed
         self._again = Replicates(study)
-        self._breaker = Breaker(study.file.faults.equal_failures, run)
+        self._breaker = Breaker(study.file.faults.equal_failures, run, study.file.resources)
         self._planned = {cell.key(study): cell for cell in cells}
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]

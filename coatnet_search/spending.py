@@ -58,9 +58,14 @@ _ENDED = ("done", "stopped", "failed", "refused")
 
 def device_hours(frame: pd.DataFrame, study: Mapping[str, Any]) -> float | None:
     """Hours of a device that the trials took, each the part that it asks for; None where no time is known."""
-    share = (study.get("resources") or {}).get("gpus") or 1.0
     total = _sum(numbers(frame, "wall_s"))
-    return None if total is None else total * share / 3600
+    return None if total is None else total * devices(study) / 3600
+
+
+def devices(study: Mapping[str, Any]) -> float:
+    """Devices that a trial of a resolved study occupies, as ``Resources.devices``."""
+    resources = study.get("resources") or {}
+    return float(resources.get("gpus") or 1.0) * int(resources.get("workers") or 1)
 
 
 def _epochs(frame: pd.DataFrame) -> Any:

@@ -29,6 +29,7 @@ def check_names(study: Study, source: Document) -> None:
         if name not in measurements.menu():
             raise source.error(("measure", place), unknown("measurement", name, measurements.menu()))
     _check_audit(study, source)
+    _check_workers(study, source)
     _check_end(study, source)
     _check_tune(study, source)
     _check_published(study, source)
@@ -111,6 +112,22 @@ def _check_audit(study: Study, source: Document) -> None:
     except InputError as error:
         key, _, message = str(error).partition(": ")  # recipe.KEY: what is wrong with it
         raise source.error(("audit", "recipe", key.removeprefix("recipe.")), message) from None
+
+
+def _check_workers(study: Study, source: Document) -> None:
+    """Several workers train a trial as one does that looks at as many images at once."""
+    workers, where = study.file.resources.workers, ("resources", "workers")
+    if workers == 1:
+        return
+    if study.evaluator:
+        raise source.error(where, "a trainer of your own is one process; remove it")
+    if study.file.evaluate != "trained":
+        raise source.error(where, f"nothing is trained in a trial with evaluate: {study.file.evaluate}; remove it")
+    batch, at_once = study.recipe.batch_size, study.recipe.micro_batch
+    if not at_once or batch % (at_once * workers):
+        raise source.error(where, f"{workers} workers share a batch of {batch} in parts of recipe.micro_batch, which "
+                           f"is what a BatchNorm sees, whoever trains; it is {at_once}, write a number that divides "
+                           f"{batch / workers:g}")  # fmt: skip
 
 
 def _check_published(study: Study, source: Document) -> None:

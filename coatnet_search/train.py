@@ -82,6 +82,8 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
     history: list[Row] = []
     identity = run.identity() if checkpoint else {}
     found = checkpoints.load(checkpoint, identity) if checkpoint else None
+    if checkpoint and not run.world.agrees(found.epoch if found else 0, run.device):
+        raise TrainingFailed("checkpoint", f"not all workers see the same checkpoints in {checkpoint}")
     if found:
         run.restore(found)
         history = [dict(row) for row in found.history]

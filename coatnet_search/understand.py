@@ -73,12 +73,12 @@ def _effects(rows: pd.DataFrame, name: str, main: str, cost: str) -> Iterator[di
                "low": effect - half, "high": effect + half}  # fmt: skip
 
 
-def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], gpus: float = 0.0) -> pd.DataFrame:
+def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float = 1.0) -> pd.DataFrame:
     """How the fronts of the search and of its random baseline grew, in the order in which trials ended.
 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
-    common, from the best to 10 % beyond the worst value). Replicates and peers are left out.
+    common, from the best to 10 % beyond the worst value). Replicates and peers are left out. ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
     rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")
@@ -91,7 +91,7 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], gpus: float = 0
     scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
     parts = []
     baseline = (rows["origin"] == BASELINE).to_numpy(dtype=bool)
-    hours = np.nan_to_num(numbers(rows, "wall_s")) * (gpus or 1.0) / 3600
+    hours = np.nan_to_num(numbers(rows, "wall_s")) * devices / 3600
     for origin, mine in (("search", ~baseline), (BASELINE, baseline)):
         counted = mine & shown
         parts.append(pd.DataFrame({

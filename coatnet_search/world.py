@@ -43,6 +43,11 @@ class World:
             distributed.all_reduce(values)
         return values
 
+    def agrees(self, number: int, device: torch.device) -> bool:
+        """Whether all workers have the same whole number; waits for all of them."""
+        other = self.sum(torch.tensor([number, number**2], dtype=torch.float64, device=device))
+        return self.size == 1 or (other / self.size).tolist() == [number, number**2]
+
     def wait(self) -> None:
         """Until all workers are here."""
         if self.size > 1:

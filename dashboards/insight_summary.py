@@ -13,7 +13,7 @@ from coatnet_search.errors import InputError
 from coatnet_search.halving import split
 from coatnet_search.importance import importance
 from coatnet_search.quantities import Sense, quality, quantity, show, show_difference
-from coatnet_search.spending import Spent, spending
+from coatnet_search.spending import Spent, devices, spending
 from coatnet_search.understand import BASELINE, growth, marginals, noisy_front, rungs_table
 from dashboards.summary import records
 
@@ -41,7 +41,7 @@ def insights(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = N
     tables = {
         "importance": importance(rows, objectives),
         "marginals": marginals(rows, objectives),
-        "growth": growth(rows, objectives, (study.get("resources") or {}).get("gpus") or 0.0),
+        "growth": growth(rows, objectives, devices(study)),
         "noise": noisy_front(rows, objectives),
     }
     rungs = rungs_table(rows, rungs_of(study))

@@ -16,6 +16,7 @@ from coatnet_search.errors import SetupError
 from coatnet_search.nodes import capacity
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.run import run
+from coatnet_search.sections import Resources
 
 pytestmark = pytest.mark.ray
 
@@ -110,7 +111,7 @@ def test_a_trial_that_holds_the_interpreter_is_killed_with_its_children_and_its_
 )
 def test_what_the_cluster_does_not_have_is_told(cpus, gpus, workers, told):
     with pytest.raises(SetupError, match=told):
-        capacity({"CPU": 4.0}, cpus, gpus, workers)
+        capacity({"CPU": 4.0}, Resources(cpus=cpus, gpus=gpus), workers)
 
 
 def test_without_an_address_ray_starts_beside_a_cluster_that_runs_here(monkeypatch):
@@ -127,9 +128,10 @@ def test_without_an_address_ray_starts_beside_a_cluster_that_runs_here(monkeypat
 
 
 def test_as_many_trials_run_at_once_as_fit():
-    assert capacity({"CPU": 8.0, "GPU": 2.0}, 1, 0.5, None) == 4
-    assert capacity({"CPU": 8.0}, 0.5, 0, None) == 16
-    assert capacity({"CPU": 8.0}, 1, 0, 3) == 3
+    assert capacity({"CPU": 8.0, "GPU": 2.0}, Resources(cpus=1, gpus=0.5), None) == 4
+    assert capacity({"CPU": 8.0}, Resources(cpus=0.5), None) == 16
+    assert capacity({"CPU": 8.0}, Resources(), 3) == 3
+    assert capacity({"CPU": 8.0, "GPU": 6.0}, Resources(gpus=1, workers=4), None) == 1
 
 
 def test_more_cpus_than_exist_are_told_before_any_trial(tmp_path, ray_here):

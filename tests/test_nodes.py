@@ -62,7 +62,7 @@ def test_a_node_that_sees_another_folder_or_no_data_says_so(tmp_path):
 
 def test_a_lost_node_is_told_from_a_killed_process():
     lost, lost_counts = _cause("The actor died because its node has died. Node Id: 4711")
-    gone, gone_counts = _cause("The actor is unavailable: Socket closed", node_there=False)
+    gone, gone_counts = _cause("The actor is unavailable: Socket closed", nodes_there=False)
     killed, killed_counts = _cause("The actor is unavailable: Socket closed")
 
     assert (lost.kind, lost_counts, gone.kind, gone_counts) == ("lost", False, "lost", False)

@@ -56,7 +56,7 @@ def test_growth_tells_the_search_from_its_baseline_in_one_box():
     frame = chosen()
     frame.loc[frame.index >= 40, "origin"] = "baseline"
 
-    rows = growth(frame, LOSS, gpus=0.5)
+    rows = growth(frame, LOSS, devices=0.5)
 
     search_rows, baseline = (rows[rows["origin"] == origin] for origin in ("search", "baseline"))
     assert list(search_rows["trials"]) == list(range(1, 41)) and list(baseline["trials"]) == list(range(1, 9))

@@ -68,5 +68,6 @@ def _time(training: Training | None) -> list[tuple[str, str]]:
     else:
         hours = f"{training.device_hours:.2g} device-hours; {training.hours:.2g} hours here"
         hours += f", {training.at_once} trials at once" if training.at_once > 1 else ", one trial at a time"
+        hours += f" on {training.workers} workers each" if training.workers > 1 else ""
     why = "assuming that time grows with multiply-adds and that images arrive as fast as they are trained on"
     return [*facts, ("time", f"{hours} ({why})")]

@@ -40,5 +40,5 @@ def _row(name: str) -> dict[str, Any]:
         "trials": study.file.search.trials,
         "epochs": study.budget.epochs,
         "objectives": study.file.objectives,
-        "resources": {"cpus": study.file.resources.cpus, "gpus": study.file.resources.gpus},
+        "resources": {name: getattr(study.file.resources, name) for name in ("cpus", "gpus", "workers")},
     }
