@@ -30,7 +30,7 @@ import pandas as pd
 from scipy.stats import norm
 
 from coatnet_search.curves import FORMS, compare, load_form
-from coatnet_search.curves.calibration import FILE, NONE, Calibration, published_calibration
+from coatnet_search.curves.calibration import BOUND_SCORE, CORE_SCORE, FILE, NONE, Calibration, published_calibration
 from coatnet_search.curves.fitting import fit_form
 from coatnet_search.curves.predict import fit_curve, fit_curves
 from coatnet_search.curves.summary import Curve
@@ -40,7 +40,7 @@ FACTORS = (2.0, 4.0, 8.0, 16.0)
 NOISES = (0.003, 0.01, 0.03)  # of the calibration; the tables print the one that --noise names
 NUM_POINTS, SPAN, LEAST_SPAN = 6, 64.0, 4.0
 MOST_PAIRS, PAIR_DRAWS = 12, 500  # pairs of one group at one factor, and the draws of each
-ASKED = 0.94  # of the calibrated 90 % interval: groups differ, and the next curves are of none of these
+ASKED = {0.9: 0.94, 0.5: 0.5}  # of calibrated intervals: groups differ, and the next curves are of none of these
 POINTS_FILE = "chinchilla_points.csv"
 
 
@@ -155,8 +155,8 @@ def interval(clusters: Sequence[np.ndarray], repeats: int = 2000) -> tuple[float
 
 
 def single_rows(curves: Sequence[Known], noise: float) -> pd.DataFrame:
-    """A row a curve and factor: signed errors at the end, and ``needed``, the factor by which the unwidened interval
-    would have to grow to hold the truth."""
+    """A row a curve and factor: signed errors at the end, and ``needed`` and ``needed half``, the factors by which the
+    unwidened 90 % and 50 % intervals would have to grow to hold the truth."""
     rows = []
     for factor, curve in itertools.product(FACTORS, curves):
         points = six(curve, factor, noise)
@@ -164,21 +164,23 @@ def single_rows(curves: Sequence[Known], noise: float) -> pd.DataFrame:
             continue
         x, y = points
         end, truth = curve.x[-1:], np.log(curve.y[-1])
-        low, value, high = np.log(interval_of(fit_curve(x, y, calibration=NONE), end))
-        side = high - value if truth > value else value - low
+        fit = fit_curve(x, y, calibration=NONE)
+        low, value, high = np.log(interval_of(fit, end, 0.9))
+        lower, _, upper = np.log(interval_of(fit, end, 0.5))
+        side, inner = (high - value, upper - value) if truth > value else (value - low, value - lower)
         rows.append(
             {
                 "factor": factor, "noise": noise, "family": curve.family, "group": curve.group, "curve": curve.name,
                 "distance": end[0] / x[-1], "error": value - truth, "last value": np.log(y[-1]) - truth,
                 "last octave": octave_line(x, y, end)[0] - truth, "needed": abs(truth - value) / max(side, 1e-9),
-                "width": high - low,
+                "needed half": abs(truth - value) / max(inner, 1e-9), "width": high - low,
             }
         )  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def interval_of(fit, x_new: np.ndarray) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
-    predicted = fit.predict(x_new, beyond=True)
+def interval_of(fit, x_new: np.ndarray, level: float) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
+    predicted = fit.predict(x_new, level, beyond=True)
     return float(predicted.low[0]), float(predicted.value[0]), float(predicted.high[0])
 
 
@@ -217,14 +219,15 @@ def calibrate(singles: pd.DataFrame, pairs: pd.DataFrame, provenance: str) -> Ca
     """The table that these rows ask for. A group of n cases counts for the square root of n, because curves of a group
     resemble each other. The agreement is that of the places which both truths of a pair have among their curves' draws
     at the two farthest factors, where noise has become small beside errors of form."""
-    factors = []
+    factors, cores = [], []
     for factor in FACTORS:
         part = singles[singles.factor == factor]
-        factors.append(round(quantile(part.needed.values, evenly(part), ASKED), 3))
+        factors.append(round(quantile(part.needed.values, evenly(part), ASKED[0.9]), 3))
+        cores.append(min(round(quantile(part["needed half"].values, evenly(part), ASKED[0.5]), 3), factors[-1]))
     far = pairs[pairs.factor >= FACTORS[-2]]
     products, squares = far["place a"] * far["place b"], (far["place a"] ** 2 + far["place b"] ** 2) / 2
-    agreement = float((evenly(far) * products).sum() / (evenly(far) * squares).sum())
-    return Calibration(FACTORS, tuple(factors), round(float(np.clip(agreement, 0.0, 0.95)), 3), provenance)
+    agreement = round(float(np.clip((evenly(far) * products).sum() / (evenly(far) * squares).sum(), 0.0, 0.95)), 3)
+    return Calibration(FACTORS, tuple(factors), tuple(cores), agreement, provenance)
 
 
 def evenly(rows: pd.DataFrame) -> np.ndarray:
@@ -243,8 +246,9 @@ def left_out(singles: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Calibratio
 
 
 def single_table(rows: pd.DataFrame, tables: dict[str, Calibration]) -> pd.DataFrame:
-    factor = [tables[group].widening(np.log([d]))[0] for group, d in zip(rows.group, rows.distance, strict=True)]
-    rows = rows.assign(covered=rows.needed <= factor, width=rows.width * factor)
+    at = list(zip(rows.group, np.log(rows.distance), strict=True))
+    factor, core = ([tables[group].widening(u, score) for group, u in at] for score in (BOUND_SCORE, CORE_SCORE))
+    rows = rows.assign(covered=rows.needed <= factor, half=rows["needed half"] <= core, width=rows.width * factor)
     by = rows.groupby("factor")
     columns = {"curves": by.size()}
     for name in ("error", "last value", "last octave"):
@@ -252,6 +256,7 @@ def single_table(rows: pd.DataFrame, tables: dict[str, Calibration]) -> pd.DataF
     columns["median error"] = by["error"].apply(lambda v: v.abs().median()).round(4)
     columns["median line"] = by["last octave"].apply(lambda v: v.abs().median()).round(4)
     columns["coverage"] = by.covered.mean().round(3)
+    columns["of 50 %"] = by.half.mean().round(3)
     columns["before widening"] = by.needed.apply(lambda v: (v <= 1).mean()).round(3)
     columns["width"] = by.width.median().round(3)
     return pd.DataFrame(columns)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from coatnet_search import fit_curve
-from coatnet_search.curves.calibration import NONE, published_calibration
+from coatnet_search.curves.calibration import NONE, Calibration, published_calibration
 from coatnet_search.curves.predict import fit_curves
 from coatnet_search.curves.summary import Curve
 from coatnet_search.errors import InputError
@@ -235,3 +235,24 @@ def test_the_shipped_calibration_says_where_it_comes_from():
 
     assert len(shipped.distances) == len(shipped.factors) and min(shipped.factors) > 0
     assert 0 <= shipped.agreement < 1 and "learning curves" in shipped.provenance
+
+
+def test_calibration_moves_the_bounds_of_both_intervals_by_their_factors_and_keeps_the_order_of_draws():
+    drawn = np.sort(np.random.default_rng(0).normal(-1.0, 0.2, (4001, 1)), axis=0)
+    calibration = Calibration((2.0, 4.0), factors=(1.5, 1.2), cores=(0.5, 0.8), agreement=0.0)
+
+    moved = calibration.widened(np.log([2.0]), drawn)
+
+    before, after = (np.quantile(each[:, 0], [0.05, 0.25, 0.5, 0.75, 0.95]) for each in (drawn, moved))
+    assert after[2] == pytest.approx(before[2])
+    np.testing.assert_allclose((after - after[2])[[0, 1, 3, 4]] / (before - before[2])[[0, 1, 3, 4]],
+                               [1.5, 0.5, 0.5, 1.5], rtol=0.01)  # fmt: skip
+    assert (np.diff(moved[:, 0]) >= 0).all()
+
+
+def test_inside_the_measured_range_nothing_is_calibrated():
+    drawn = np.random.default_rng(0).normal(-1.0, 0.2, (100, 2))
+
+    moved = published_calibration().widened(np.array([-1.0, 0.0]), drawn)
+
+    np.testing.assert_allclose(moved, drawn)

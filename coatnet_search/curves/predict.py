@@ -108,9 +108,7 @@ class Fits:
         drawn = trajectories(posterior, grid, self.draws, np.random.default_rng([self.seed, 4, place]))
         if self.form is None:
             drawn = blend(drawn, grid, own, common)
-        middle = np.median(drawn, axis=0)
-        widened: Array = middle + (drawn - middle) * self.calibration.widening(grid)
-        return widened
+        return self.calibration.widened(grid, drawn)
 
     def _near_enough(self, name: str, u: Array, grid: Array, beyond: bool) -> None:
         distance, reach = float(np.exp(u.max())), self.calibration.reach
