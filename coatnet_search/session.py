@@ -4,17 +4,11 @@ The record is the truth: a session is built from it, and everything that happens
 generator of trial n is seeded by (study seed, n), so a resumed search goes on as an uninterrupted one would.
 """
 
-import contextlib
 import dataclasses
-import itertools
-import os
-import platform
-import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,15 +22,15 @@ from coatnet_search.enough import little_to_gain, spent
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import Report, Task
 from coatnet_search.halving import RUNG
+from coatnet_search.ledger import Ledger, number_of
 from coatnet_search.ordering import Ordering
 from coatnet_search.record import Record
 from coatnet_search.replicates import REPLICATE, Replicates
-from coatnet_search.run_folder import code_version
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, larger
 from coatnet_search.tuning import TUNE, TUNED, best_values
+from coatnet_search.understand import BASELINE
 
-BASELINE = "baseline"  # attribute and origin of a trial that is drawn at random for comparison with the search
 TOO_LARGE = ("out_of_memory", "memory")  # kinds of failure that a larger network would share
 
 
@@ -46,10 +40,10 @@ class Session:
     def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[Cell],
                  hours: float = 0.0) -> None:  # fmt: skip
         """``hours``: for which earlier sessions ran."""
-        self.study, self.run, self._record = study, run, record
+        self.study, self.run = study, run
+        self._ledger = Ledger(study, run, record, trials)
         self._hours, self._begun = hours, time.monotonic()
         self.notes: list[str] = []  # what a person should be told once
-        self.trials = {trial.number: trial for trial in trials if trial.number is not None}
         self.stopping = False
         self.exhausted = self._all_drawn = False  # no candidate is left for the search, for the baseline
         self._waiting = deque(trial for trial in self.trials.values() if trial.state not in (*TERMINAL, "paused"))
@@ -61,7 +55,6 @@ class Session:
         self._open = [key for key in self._planned if key not in known]
         self._tuned: dict[tuple[str, int | None], dict[str, float]] = {}  # by layout and images: what sweeps found
         self._order = Ordering(self._planned, study.file.settle)
-        self._storage = study.checkpoint_storage()
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
         self._tries: Counter[int] = Counter()
@@ -70,15 +63,28 @@ class Session:
             self._too_large: list[Mapping[str, float | None]] = []
             self._problem = study.problem()
             self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
-        record.append({"event": "session", "code_version": code_version(), "study": study.name,
-                       "host": platform.node(), "pid": os.getpid()})  # fmt: skip
+        self._ledger.open(study.name)
+
+    @property
+    def trials(self) -> Mapping[int, Trial]:
+        """All trials by number, as they stand."""
+        return self._ledger.trials
+
+    @property
+    def finished(self) -> list[Trial]:
+        return self._ledger.finished
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """The trials that the search proposed, in order of number."""
+        return [trial for trial in self._ledger.first if trial.key not in self._planned]
 
     @property
     def wanted(self) -> int:
         """How many trials the study is: those that it plans by itself, those of its search, replicates of these, as
         far as they are known, and those of its audit; of a search that has ended early those that it has."""
-        again = len(self.trials) - len(self._first) - len(self._baseline) + len(self._replicates())
-        first = len(self._first) if self.ended_early else self._wanted_first
+        again = len(self.trials) - len(self._ledger.first) - len(self._ledger.baseline) + len(self._replicates())
+        first = len(self._ledger.first) if self.ended_early else self._wanted_first
         return again + first + (self.study.file.search.baseline if self._searches else 0) + self._audits_left
 
     @property
@@ -93,29 +99,6 @@ class Session:
         if self._searches:
             return len(self._planned) + (asked or 0)
         return len(self._planned) if asked is None else min(asked, len(self._planned))
-
-    @property
-    def candidates(self) -> list[Trial]:
-        """The trials that the search proposed, in order of number."""
-        return [trial for trial in self._first if trial.key not in self._planned]
-
-    @property
-    def _first(self) -> list[Trial]:
-        """All trials but replicates, the baseline and those of the audit, in order of number."""
-        apart = {REPLICATE, BASELINE, AUDIT, DRAWN}
-        return [trial for trial in self._ordered if not apart & set(trial.attributes)]
-
-    @property
-    def _ordered(self) -> list[Trial]:
-        return [self.trials[number] for number in sorted(self.trials)]
-
-    @property
-    def _baseline(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if BASELINE in trial.attributes]
-
-    @property
-    def finished(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if trial.state in TERMINAL]
 
     @property
     def complete(self) -> bool:
@@ -137,7 +120,7 @@ class Session:
     def ended_early(self) -> str | None:
         """Which of the study's stop rules left work undone, in words."""
         paused = any(trial.state == "paused" for trial in self.trials.values())
-        left = paused or len(self._first) < self._wanted_first or self._waiting or self._replicates()
+        left = paused or len(self._ledger.first) < self._wanted_first or self._waiting or self._replicates()
         left = left or self._for_audit()
         return (self._spent or self._little_to_gain) if left else None
 
@@ -178,7 +161,7 @@ class Session:
 
     @property
     def _may_start(self) -> bool:
-        more = len(self._first) < self._wanted_first and not self.exhausted
+        more = len(self._ledger.first) < self._wanted_first and not self.exhausted
         return more and self._little_to_gain is None
 
     def _go_on(self) -> Task | None:
@@ -192,26 +175,20 @@ class Session:
         trial, self._weighed = decision.go_on, decision.go_on is None
         if trial is None:
             return None
-        rung = trial.attributes[RUNG] + 1
-        attributes = {RUNG: rung, "went_on": [*trial.attributes.get("went_on", []), decision.reason]}
-        shown = trial.curve[-1] if trial.curve else {}
-        lasting = {name: value for name, value in trial.metrics.items() if name not in shown and name != "error"}
-        going = dataclasses.replace(trial, state="running", metrics=lasting,
-                                    attributes={**trial.attributes, **attributes})  # fmt: skip
-        self.trials[self._number(trial)] = going
-        self._record.append({"event": "continued", "number": trial.number, "key": trial.key, "metrics": lasting,
-                             "attributes": attributes, "chance_of_layout": decision.chance})  # fmt: skip
+        attributes = {RUNG: trial.attributes[RUNG] + 1,
+                      "went_on": [*trial.attributes.get("went_on", []), decision.reason]}  # fmt: skip
+        going = self._ledger.go_on(trial, attributes, decision.chance)
         return self._task(going)
 
     def _stop(self, trial: Trial) -> None:
         known = {name: value for name, value in trial.metrics.items() if value is not None}
-        self._end(trial, Report(metrics=known, state="stopped", device=trial.device))
+        self._ledger.end(trial, Report(metrics=known, state="stopped", device=trial.device))
 
     def _compare(self) -> Task | None:
         """A random candidate that no trial has, for comparison."""
         if self._may_start or not self._may_compare:
             return None
-        rng = np.random.default_rng([self.study.file.search.seed, len(self._baseline), 1])
+        rng = np.random.default_rng([self.study.file.search.seed, len(self._ledger.baseline), 1])
         drawn = make_strategy("random").suggest(self._problem, list(self.trials.values()), rng, 1)
         if not drawn:
             self._all_drawn = True
@@ -222,7 +199,7 @@ class Session:
 
     @property
     def _may_compare(self) -> bool:
-        return self._searches and len(self._baseline) < self.study.file.search.baseline and not self._all_drawn
+        return self._searches and len(self._ledger.baseline) < self.study.file.search.baseline and not self._all_drawn
 
     def _replicate(self) -> Task | None:
         left = [] if self._may_start else self._replicates()
@@ -239,21 +216,13 @@ class Session:
         """What the audit runs next, after it has taken over what other records have."""
         if self._audit is None or not self._over:
             return None
-        for trial in self._audit.elsewhere(self._ordered):
-            self._copy(trial)
+        for trial in self._audit.elsewhere(self._ledger.ordered):
+            self._ledger.copy(trial, AUDIT)
         left = self._for_audit()
         return self._start(left[0], AUDIT) if left else None
 
     def _for_audit(self) -> list[Cell]:
-        return self._audit.left(self._ordered) if self._audit and self._over else []
-
-    def _copy(self, trial: Trial) -> None:
-        """A finished training of another record, as a trial of this one."""
-        assert trial.arch is not None and trial.budget is not None
-        cell = Cell(arch=trial.arch, budget=trial.budget, candidate=trial.candidate, attributes=trial.attributes)
-        begun = self._begin(self._free_number(), cell, str(trial.key), AUDIT)
-        known = {name: value for name, value in trial.metrics.items() if value is not None}
-        self._end(begun, Report(metrics=known, state="done", device=trial.device, timings=trial.timings))
+        return self._audit.left(self._ledger.ordered) if self._audit and self._over else []
 
     def _has_disk(self) -> bool:
         short = short_of_disk(self.run, self.study.file.faults)
@@ -264,7 +233,7 @@ class Session:
     @property
     def _pending(self) -> bool:
         """Whether a candidate has not ended: replicates are of what the whole search found."""
-        return any(trial.state not in TERMINAL for trial in self._first)
+        return any(trial.state not in TERMINAL for trial in self._ledger.first)
 
     def _replicates(self) -> list[Cell]:
         if self._pending:
@@ -301,10 +270,14 @@ class Session:
 
     def _propose(self) -> Task | None:
         self._constrain()
-        rng = np.random.default_rng([self.study.file.search.seed, self._free_number()])
+        rng = np.random.default_rng([self.study.file.search.seed, self._ledger.free_number])
         halving = self.study.halving
-        taken = [Trial(trial.candidate, state="stopped") for trial in self._baseline]  # what they showed is not told
-        drawn = [trial for trial in self._ordered if DRAWN in trial.attributes]  # scored as its own candidates are
+        taken = [
+            Trial(trial.candidate, state="stopped") for trial in self._ledger.baseline
+        ]  # what they showed is not told
+        drawn = [
+            trial for trial in self._ledger.ordered if DRAWN in trial.attributes
+        ]  # scored as its own candidates are
         history = [*(halving.shown(self.candidates) if halving else self.candidates), *drawn, *taken]
         proposed = self._strategy.suggest(self._problem, history, rng, 1)
         if not proposed:
@@ -326,27 +299,9 @@ class Session:
             self._problem = self.study.problem(too_large)
 
     def _start(self, cell: Cell, origin: str) -> Task:
-        return self._task(self._begin(self._free_number(), cell, cell.key(self.study), origin))
-
-    def _begin(self, number: int, cell: Cell, key: str, origin: str) -> Trial:
-        arch = None if cell.peer else cell.arch
         tuned = {TUNED: self._values(cell)} if cell.tuned else {}
-        trial = Trial(
-            dict(cell.candidate), cell.metrics(), "running", number=number, key=key,
-            arch=arch, budget=cell.budget, attributes={**cell.attributes, **tuned},
-        )  # fmt: skip
-        self.trials[number] = trial
         self._weighed = False
-        self._record.append({
-            "event": "started", "number": number, "key": trial.key, "candidate": trial.candidate,
-            "arch": arch.to_dict() if arch else None, "arch_id": arch.id if arch else None, "layout": cell.layout,
-            "budget": dataclasses.asdict(cell.budget), "metrics": trial.metrics, "attributes": trial.attributes,
-            "origin": origin,
-        })  # fmt: skip
-        return trial
-
-    def _free_number(self) -> int:
-        return next(number for number in itertools.count() if number not in self.trials)
+        return self._task(self._ledger.begin(cell, cell.key(self.study), origin, tuned))
 
     def _task(self, trial: Trial) -> Task:
         peer = trial.attributes.get("peer")
@@ -355,15 +310,10 @@ class Session:
         arch = self._planned[str(trial.key)].arch if peer else trial.arch or self.study.space.decode(trial.candidate)
         halving, rung = self.study.halving, trial.attributes.get(RUNG)
         until = halving.rungs[rung] if halving and rung is not None and rung + 1 < len(halving.rungs) else None
-        return Task(number=self._number(trial), key=trial.key or self.study.key(arch), arch=arch,
+        return Task(number=number_of(trial), key=trial.key or self.study.key(arch), arch=arch,
                     budget=trial.budget or self.study.budget, candidate=dict(trial.candidate), peer=peer, until=until,
                     measured=bool(rung),
                     recipe=trial.attributes.get(TUNE) or trial.attributes.get(TUNED) or {})  # fmt: skip
-
-    @staticmethod
-    def _number(trial: Trial) -> int:
-        assert trial.number is not None
-        return trial.number
 
     def take(self, task: Task, report: Report) -> None:
         """A report of a running trial; its last one has a state. Raises SetupError where all trials fail alike."""
@@ -371,13 +321,12 @@ class Session:
         if report.state is None and report.metrics in trial.curve:  # told again by a training that goes on
             return
         if report.state is None:
-            curve = (*(e for e in trial.curve if e.get("epoch") != report.metrics.get("epoch")), report.metrics)
-            self.trials[task.number] = dataclasses.replace(trial, state="running", curve=curve)
-            self._record.append({"event": "report", "number": task.number, "key": task.key, "metrics": report.metrics})
+            self._ledger.report(trial, report.metrics)
             return
+        self._weighed = False
         self._given.discard(task.number)
         slow = None if trial.state in TERMINAL else slowness(trial, report, self.finished)
-        self._end(trial, report, {"slow": slow} if slow else {})
+        self._ledger.end(trial, report, {"slow": slow} if slow else {})
         self._breaker.saw(self.trials[task.number], self.finished)
 
     def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
@@ -388,32 +337,8 @@ class Session:
         if self._tries[task.number] > self.study.file.faults.retries:
             self.take(task, Report(metrics={}, state="failed", failure=failure))
             return
-        self._record.append({"event": "interrupted", "number": task.number, "key": task.key,
-                             "failure": dataclasses.asdict(failure), "counts": counts})  # fmt: skip
+        self._ledger.interrupted(self.trials[task.number], failure, counts)
         self._waiting.appendleft(self.trials[task.number])
-
-    def _end(self, trial: Trial, report: Report, more: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """The end of a trial, or of its training to a rung; ``more``: attributes besides the report's."""
-        assert report.state is not None
-        added = {**report.attributes, **more}
-        self._weighed, number = False, self._number(trial)
-        timings = {name: round(value + trial.timings.get(name, 0.0), 3) for name, value in report.timings.items()}
-        self.trials[number] = dataclasses.replace(
-            trial, metrics={**trial.metrics, **report.metrics}, state=report.state, failure=report.failure,
-            device=report.device, timings={**trial.timings, **timings},
-            attributes={**trial.attributes, **added},
-        )  # fmt: skip
-        event = "paused" if report.state == "paused" else "terminal"
-        self._record.append({
-            "event": event, "number": number, "key": trial.key, "state": report.state,
-            "metrics": report.metrics, "failure": dataclasses.asdict(report.failure) if report.failure else None,
-            "device": report.device, "timings": {**trial.timings, **timings}, "attributes": added,
-        })  # fmt: skip
-        if event == "terminal":  # it needs no resuming
-            shutil.rmtree(self.run / "checkpoints" / str(trial.key), ignore_errors=True)
-            if self._storage:
-                with contextlib.suppress(SetupError):  # what is left there harms nothing
-                    self._storage.forget(str(trial.key))
 
     def unmeasured(self) -> list[Task]:
         """The finished trials whose measuring was left for the end."""
