@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from coatnet_search.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError, SetupError
@@ -55,14 +56,21 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 class _named(contextlib.AbstractContextManager[None]):
-    """What a job server, or its absence, raises, as one line."""
+    """What a job server raises that does not want to, or is not there, as one line."""
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (ConnectionError, RuntimeError, OSError)):
-            first = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, AuthenticationError):
+            raise SetupError(
+                f"the job server of Ray at {self._address} asks for the cluster's token: export RAY_AUTH_MODE=token "
+                "here too, with the token in ~/.ray/auth_token (SECURITY.md)"
+            ) from None
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, RuntimeError) and not isinstance(error, SetupError):
+            raise SetupError(f"the job server of Ray at {self._address}: {first[:300]}") from None
+        if isinstance(error, OSError):
             raise SetupError(f"no job server of Ray at {self._address}: {first}; it is the dashboard's address of the "
                              "head node, as http://HOST:8265, and needs ray[default] there") from None  # fmt: skip
 

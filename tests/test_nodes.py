@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from command_line import call
 
 from coatnet_search.cluster import _SETTINGS, _cause
 from coatnet_search.errors import SetupError
+from coatnet_search.jobs import _named
 from coatnet_search.nodes import answers, bundle, fitting, look
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.sections import Resources
@@ -140,6 +142,7 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
     """As much of Ray's job server as a submission without following needs."""
 
     submitted: list[dict] = []  # noqa: RUF012 (one server a test)
+    refusal: tuple[int, str] | None = None
 
     def _answer(self, status, value=None):
         body = json.dumps(value).encode()
@@ -154,7 +157,10 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
         known = {
             "/api/version": {"version": "4", "ray_version": ray.__version__, "ray_commit": "", "session_name": "s"}
         }
-        self._answer(200 if self.path in known else 404, known.get(self.path))
+        if self.refusal:
+            self._answer(*self.refusal)
+        else:
+            self._answer(200 if self.path in known else 404, known.get(self.path))
 
     def do_PUT(self):
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -173,6 +179,7 @@ def jobs():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Jobs)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _Jobs.submitted.clear()
+    _Jobs.refusal = None
     yield f"http://127.0.0.1:{server.server_address[1]}", _Jobs.submitted
     server.shutdown()
     server.server_close()
@@ -218,6 +225,30 @@ def test_what_cannot_be_submitted_is_one_line(words, code, message, capsys):
     assert printed.code == code and message in printed.error
 
 
+@pytest.mark.parametrize(
+    ("refusal", "message"),
+    [
+        (
+            (401, "Unauthorized: Missing authentication token"),
+            "asks for the cluster's token: export RAY_AUTH_MODE=token",
+        ),
+        ((404, "Not found"), "the job server of Ray at http://127.0.0.1:"),
+    ],
+)
+def test_a_job_server_that_refuses_is_one_line(jobs, refusal, message, capsys):
+    address, submitted = jobs
+    _Jobs.refusal = refusal
+
+    printed = call(capsys, "submit", "quickstart", "--address", address, "--runs", "/shared")
+
+    assert printed.code == 3 and message in printed.error and not submitted
+
+
+def test_a_job_that_failed_is_told_with_its_own_message():
+    with pytest.raises(SetupError, match=r"^job 7 failed: no space$"), _named("http://127.0.0.1:9"):
+        raise SetupError("job 7 failed: no space")
+
+
 def _ray(*words, **more):
     return subprocess.run([shutil.which("ray", path=str(Path(sys.executable).parent)), *words], check=True,
                           capture_output=True, text=True, timeout=240, **more)  # fmt: skip
@@ -227,24 +258,26 @@ def _ray(*words, **more):
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="needs the extra `cluster` (ray[default])")
-def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_ports, capsys):
+def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_ports):
     port, dashboard = free_ports
     short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket has at most 107 bytes
-    environment = {**os.environ, **_SETTINGS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = {**os.environ, **_SETTINGS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                   "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # fmt: skip
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={short}"]  # fmt: skip
     _ray(*head, env=environment)
     before = _ray_processes(port)
     try:
         _ray("start", f"--address=127.0.0.1:{port}", "--num-cpus=1", env=environment)
-        printed = call(capsys, "submit", "quickstart", "--set", *SMALL, "--address", f"http://127.0.0.1:{dashboard}",
-                       "--runs", tmp_path / "runs")  # fmt: skip
+        submit = [sys.executable, "-m", "coatnet_search", "submit", "quickstart", "--set", *SMALL, "--address",
+                  f"http://127.0.0.1:{dashboard}", "--runs", str(tmp_path / "runs")]  # fmt: skip
+        printed = subprocess.run(submit, check=False, env=environment, capture_output=True, text=True, timeout=600)
     finally:
         for pid in {*before, *_ray_processes(port)}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    assert printed.code == 0 and "3 trials finished" in printed.out
+    assert printed.returncode == 0 and "3 trials finished" in printed.stdout, printed.stderr
     assert [trial.state for trial in read_trials(tmp_path / "runs" / "quickstart")] == ["done"] * 3
 
 
