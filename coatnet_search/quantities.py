@@ -26,6 +26,7 @@ QUANTITIES: dict[str, Quantity] = {
     "generalisation_gap": Quantity(title="training minus validation accuracy", sense="min", form="percent"),
     "val_loss": Quantity(title="validation loss", sense="min"),
     "predicted_error": Quantity(title="predicted error", sense="min", form="percent"),
+    "p_best": Quantity(title="P(best)", sense="max", form="percent"),
     "expected_regret": Quantity(title="expected regret", sense="min", form="percent"),
     "train_loss": Quantity(title="training loss", sense="min"),
     "macs": Quantity(title="multiply-adds", sense="min", form="count"),

@@ -71,10 +71,13 @@ def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -
     parameters and, where that was measured, of time."""
     count = max(len(networks), 1)
     titles = [html.escape(name) for name in networks]
+    if count > 2:  # narrow columns: two lines each
+        titles = [name.replace(" (", "<br>(").replace(" at ", "<br>at ") for name in titles]
     figure = make_subplots(rows=2, cols=count, shared_yaxes=True, subplot_titles=titles, row_heights=[0.6, 0.4],
                            vertical_spacing=0.2, horizontal_spacing=0.04)  # fmt: skip
     figure.update_layout(template=template(theme), title_text="Stages to scale, and their share of the cost",
-                         height=620, barmode="group", legend={"title": {"text": ""}})  # fmt: skip
+                         height=660, barmode="group", legend={"title": {"text": ""}},
+                         title={"y": 0.98, "yanchor": "top"}, margin_t=110)  # fmt: skip
     longest = max((_length(own) for own in networks.values()), default=1)
     seen: set[str] = set()
     for column, own in enumerate(networks.values(), 1):
@@ -83,7 +86,8 @@ def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -
         _shares(figure, own, column, seen)
     highest = max((part.side for own in networks.values() for part in own), default=1)
     figure.update_xaxes(row=1, range=[-0.02 * longest, 1.02 * longest], title_text="channels",
-                        showgrid=False)  # fmt: skip
+                        showgrid=False, nticks=4, tickangle=0)  # fmt: skip
+    figure.update_xaxes(row=2, tickangle=0)
     figure.update_yaxes(row=1, range=[-0.65 * highest, 0.55 * highest], showgrid=False, showticklabels=False, ticks="")
     figure.update_yaxes(row=1, col=1, title_text="side of the map (pixels)")
     figure.update_yaxes(row=2, tickformat=".0%", range=[0, 1])
@@ -119,12 +123,14 @@ def _boxes(figure: go.Figure, own: Sequence[Part], column: int, seen: set[str], 
 
 
 def _labels(figure: go.Figure, own: Sequence[Part], column: int, least: float) -> None:
-    """Type, depth, width and side below each part; of parts shorter than ``least`` the type alone."""
+    """Type, depth, width and side below each part; of parts shorter than ``least`` the type alone, and
+    of the shortest nothing."""
     left = 0
     for part in own:
         length = part.depth * part.width
         whole = f"{html.escape(part.letter)} ×{part.depth}<br>{part.width} ch<br>{part.side} px"
-        text = whole if length >= least else html.escape(part.letter) if part.name != "stem" else ""
+        room = length >= least / 4 and part.name != "stem"
+        text = whole if length >= least else html.escape(part.letter) if room else ""
         figure.add_annotation(
             x=left + length / 2, y=-part.side / 2, yanchor="top", showarrow=False, font={"size": 11}, text=text,
             row=1, col=column,

@@ -26,7 +26,7 @@ def difference(table: pd.DataFrame, names: tuple[str, str], x: str, y: str, *, t
                            showlegend=False)  # fmt: skip
         figure.add_scatter(x=table["x"], y=factor * table["low"], mode="lines", line=edge, hoverinfo="skip",
                            fill="tonexty", fillcolor="rgba(0,114,178,0.2)",
-                           name="95 % interval of the validation images")  # fmt: skip
+                           name="95 % interval")  # fmt: skip
     figure.add_scatter(
         x=table["x"], y=factor * table["difference"], mode="lines+markers", name="difference", marker={"size": 6},
         line={"shape": "hv", "color": marks.COLOURS[0], "width": 2},

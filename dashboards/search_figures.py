@@ -21,7 +21,8 @@ def parallel(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: The
     main = quality(objectives)
     rows = comparable(frame, objectives)
     figure = go.Figure()
-    figure.update_layout(template=template(theme), height=520, margin={"l": 80, "r": 60, "t": 90, "b": 40},
+    figure.update_layout(template=template(theme), height=520, margin={"l": 80, "r": 60, "t": 140, "b": 40},
+                         title={"y": 0.98, "yanchor": "top"},
                          title_text=f"Dimensions and objectives ({min(len(rows), MOST_LINES):,} of {len(frame):,} "
                          "trials); drag along an axis to filter")  # fmt: skip
     if rows.empty:

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from coatnet_search.analyse import comparable, numbers
 from coatnet_search.errors import InputError
 from coatnet_search.merge import merge
+from coatnet_search.record import encode
 from dashboards.compare_summary import front_difference, verdict
 from dashboards.pages import Site, words
 from dashboards.status import status
@@ -322,3 +323,36 @@ def test_a_choice_at_an_amount_of_data_is_that_of_the_command(tmp_path, monkeypa
     assert command[command.index("--at-compute") + 1] == "1e+16"
     assert "calibrated" in refused and not test.exception
     assert list(test.dataframe[0].value["trial"]) == [row["number"] for row in done.json]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_record_that_is_newer_torn_or_gone_is_said_or_read_as_far_as_it_goes(name, tmp_path):
+    newer, torn, gone = (write_run(tmp_path / kind, search(6)) for kind in ("newer", "torn", "gone"))
+    (newer / "trials.jsonl").write_bytes(encode({"event": "started", "schema": 999, "number": 0, "key": "k"}))
+    with (torn / "trials.jsonl").open("ab") as file:
+        file.write(b'{"event": "started", "num')
+    (gone / "trials.jsonl").unlink()
+
+    tests = {kind: page(tmp_path, name, run=kind) for kind in ("newer", "torn", "gone")}
+
+    assert {kind: list(test.exception) for kind, test in tests.items()} == {"newer": [], "torn": [], "gone": []}
+    assert "newer" in said(tests["newer"])
+    assert all(said(test) for test in tests.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("search", {"trial": "9" * 30}), ("search", {"trial": "-1"}), ("search", {"trial": BAD, "view": "no-such"}),
+        ("search", {"across": "__class__", "up": BAD, "layouts": BAD}), ("choose", {"top": "abc", "limits": BAD}),
+        ("choose", {"top": "-3", "limit-macs": "nan"}), ("compare", {"with": "../run"}),
+        ("architecture", {"networks": f"{BAD},{'9' * 30},-1,coatnet-99"}), ("scaling", {"at": "nan", "figure": BAD}),
+    ],
+)  # fmt: skip
+def test_whatever_an_address_asks_for_a_page_is_shown(name, asked, tmp_path):
+    write_run(tmp_path / "run", search(6))
+
+    test = page(tmp_path, name, run="run", **asked)
+
+    assert not test.exception
+    assert said(test)

@@ -172,8 +172,8 @@ def _facts(network: Network) -> str:
 
 def _table(stages: list[Any]) -> pd.DataFrame:
     return pd.DataFrame([
-        {"stage": part.name, "type": part.kind, "depth": part.depth, "width (channels)": part.width,
-         "map (pixels)": part.side, "multiply-adds": f"{show('macs', part.macs)} ({part.macs_share:.0%})",
+        {"stage": part.name, "type": part.kind, "depth": part.depth, "channels": part.width,
+         "pixels": part.side, "multiply-adds": f"{show('macs', part.macs)} ({part.macs_share:.0%})",
          "parameters": f"{show('params', part.params)} ({part.params_share:.0%})",
          **({"time": f"{show('latency_ms', part.ms)} ({part.ms_share:.0%})"} if part.ms else {}),
          "options": part.options}

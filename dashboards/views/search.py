@@ -168,7 +168,8 @@ def _trials(run: Run, rows: pd.DataFrame) -> None:
     table = spreadsheet_safe(rows[[name for name in shown if name in rows]].copy())
     forms = {"percent": "percent", "count": "compact", "plain": "%.4g"}
     titles = {name: st.column_config.NumberColumn(heading(name), format=forms[quantity(name).form]) for name in metrics}
-    st.dataframe(table, hide_index=True, column_config={**titles, "number": "trial", "wall_s": "seconds"},
+    st.dataframe(table, hide_index=True, column_config={**titles, "number": "trial", "arch_id": "architecture",
+                                "wall_s": "seconds"},
                  alt=f"{len(table):,} trials, a row each")  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import streamlit as st
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import quality, quantity, show
 from dashboards.pages import SEEN_S, Site, words
+from dashboards.scaling_summary import is_scaling
 from dashboards.status import status
 from dashboards.summary import duration, spreadsheet_safe
 
@@ -43,12 +44,13 @@ def _row(site: Site, name: str) -> dict[str, Any]:
     best = "–" if found["best"] is None else f"{quantity(main).title} {show(main, found['best'])} ({found['layout']})"
     planned = "" if found["planned"] is None else f" of {found['planned']:,}"
     return {
-        "study": name, "open": f"/search?run={quote(name)}", "scaling": f"/scaling?run={quote(name)}",
+        "study": name, "open": f"/search?run={quote(name)}",
+        "scaling": f"/scaling?run={quote(name)}" if is_scaling(run.frame, run.study) else None,
         "state": found["state"],
         "progress": None if found["progress"] is None else 100 * found["progress"],
         "trials": f"{found['ended']:,}{planned}", "failed": found["states"].get("failed", 0),
-        "time left": duration(found["eta_s"]), "trials took": duration(found["trials_s"]),
-        "from first to last": duration(found["elapsed_s"]), "best so far": best,
+        "time left": duration(found["eta_s"]), "best so far": best, "trials took": duration(found["trials_s"]),
+        "from first to last": duration(found["elapsed_s"]),
         "question": str(run.study.get("question", "")), "mlflow": run.mlflow,
     }  # fmt: skip
 
