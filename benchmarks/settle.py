@@ -1,7 +1,7 @@
 """Does ``settle`` find the better layout for fewer GPU-hours than a grid, or than the largest runs that fit?
 
     python benchmarks/settle.py                                       # worlds with a known truth
-    python benchmarks/settle.py --record studies/records/bench.jsonl  # replay of real runs
+    python benchmarks/settle.py --record studies/records/cifar10-scaling.jsonl  # replay of real runs
 
 A world has a power law with a floor for each layout, which cross; networks of a layout differ by a factor that stays
 with them, seeds by another. Runs are bought on a grid of layouts, instances, data sizes and seeds; the choice is for
@@ -11,7 +11,7 @@ another, data sizes ascending, and chooses by the same predictor; ``largest`` tr
 size that the hours allow, repeats what is left over, and chooses the smallest mean error. Intervals are 95 %, by
 bootstrap over repetitions; differences are paired.
 
-A record is a RUN folder, its trials.jsonl, or JSON lines with layout, num_images, error and any of instance (or
+A record is a RUN folder, a published record, or JSON lines with layout, num_images, error and any of instance (or
 arch_id), size, seed and hours (or wall_s). Its largest data size is held out: the truth is the mean error there; each
 repetition hides a random half of the repeats of each cell.
 """
@@ -185,11 +185,10 @@ def smallest(bought: Sequence[Run]) -> str | None:
 
 def read_rows(path: Path) -> list[tuple[Run, float]]:
     """Runs with their hours, of a RUN or of JSON lines."""
-    if path.is_dir() or path.name == "trials.jsonl":
+    rows = [] if path.is_dir() else [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    if not rows or "event" in rows[0]:
         frame = read_record(path)
         rows = frame[frame["state"] == "done"].to_dict("records")
-    else:
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     found: dict[tuple[object, ...], tuple[Run, float]] = {}
     for row in rows:
         error = row.get("error") if row.get("error") is not None else 1 - row.get("val_top1", np.nan)
