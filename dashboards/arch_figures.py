@@ -21,7 +21,7 @@ from dashboards.figures import GROUND, LINE, Theme, empty_figure, new_figure, st
 from dashboards.marks import COLOURS, PEER, PEER_SHAPE, logarithmic, points
 
 KINDS = {"mbconv": COLOURS[0], "attention": COLOURS[1], "fused_mbconv": COLOURS[4]}
-LABEL = 0.06  # of the figure's width: a label's own
+LABEL = 0.075  # of the figure's width: a label's own
 SHARES = {"macs": ("multiply-adds", COLOURS[2]), "params": ("parameters", COLOURS[3]), "ms": ("time", COLOURS[5])}
 
 
@@ -77,7 +77,7 @@ def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -
                            vertical_spacing=0.2, horizontal_spacing=0.04)  # fmt: skip
     figure.update_layout(template=template(theme), title_text="Stages to scale, and their share of the cost",
                          height=660, barmode="group", legend={"title": {"text": ""}},
-                         title={"y": 0.98, "yanchor": "top"}, margin_t=110)  # fmt: skip
+                         title={"y": 0.98, "yanchor": "top"}, margin_t=110 if count > 2 else 90)  # fmt: skip
     longest = max((_length(own) for own in networks.values()), default=1)
     seen: set[str] = set()
     for column, own in enumerate(networks.values(), 1):
@@ -87,7 +87,7 @@ def drawing(networks: Mapping[str, Sequence[Part]], *, theme: Theme = "light") -
     highest = max((part.side for own in networks.values() for part in own), default=1)
     figure.update_xaxes(row=1, range=[-0.02 * longest, 1.02 * longest], title_text="channels",
                         showgrid=False, nticks=4, tickangle=0)  # fmt: skip
-    figure.update_xaxes(row=2, tickangle=0)
+    figure.update_xaxes(row=2, tickangle=0, tickfont_size=10 if count > 2 else 14)
     figure.update_yaxes(row=1, range=[-0.65 * highest, 0.55 * highest], showgrid=False, showticklabels=False, ticks="")
     figure.update_yaxes(row=1, col=1, title_text="side of the map (pixels)")
     figure.update_yaxes(row=2, tickformat=".0%", range=[0, 1])
