@@ -265,15 +265,16 @@ def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_
                    "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # fmt: skip
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={short}"]  # fmt: skip
-    _ray(*head, env=environment)
-    before = _ray_processes(port)
+    before: list[int] = []
     try:
+        _ray(*head, env=environment)
+        before = _ray_processes(port)
         _ray("start", f"--address=127.0.0.1:{port}", "--num-cpus=1", env=environment)
         submit = [sys.executable, "-m", "coatnet_search", "submit", "quickstart", "--set", *SMALL, "--address",
                   f"http://127.0.0.1:{dashboard}", "--runs", str(tmp_path / "runs")]  # fmt: skip
         printed = subprocess.run(submit, check=False, env=environment, capture_output=True, text=True, timeout=600)
     finally:
-        for pid in {*before, *_ray_processes(port)}:
+        for pid in {*before, *_ray_processes(port), *_processes(short)}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -292,12 +293,16 @@ def free_ports():
     return ports
 
 
-def _ray_processes(port):
-    """The processes of the cluster at this port, and no other's."""
-    mark, found = f"127.0.0.1:{port}".encode(), []
+def _processes(mark):
+    """The processes that have this text among their words, this one aside."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes()
-            if int(process.name) != os.getpid() and (mark in words or f"={port}".encode() in words):
+            if int(process.name) != os.getpid() and mark.encode() in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
     return found
+
+
+def _ray_processes(port):
+    """The processes of the cluster at this port, and no other's."""
+    return [*_processes(f"127.0.0.1:{port}"), *_processes(f"={port}")]
