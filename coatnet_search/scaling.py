@@ -228,7 +228,7 @@ class Scaling:
     @property
     def warnings(self) -> list[str]:
         """What is odd about the points and their schedules, as short sentences."""
-        change = schedule_change(self.runs)
+        change = schedule_change(pd.concat([self.runs, self.held_out]))
         return [*([change] if change else []), *self.fits.warnings]
 
     def check(self, level: float = 0.9) -> pd.DataFrame:

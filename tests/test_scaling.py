@@ -348,6 +348,8 @@ def test_a_rule_of_training_that_changes_along_the_curve_is_told() -> None:
 
     assert fit_scaling(one_rule).warnings == []
     assert ["for as many epochs" in text for text in fit_scaling(two_rules).warnings] == [True]
+    held_out = fit_scaling(two_rules, up_to=2000)  # the rule changes on the way to what is predicted
+    assert ["for as many epochs" in text for text in held_out.warnings] == [True]
 
 
 @pytest.mark.parametrize(
