@@ -7,7 +7,8 @@ A world has a power law with a floor for each layout, which cross; networks of a
 with them, seeds by another. Runs are bought on a grid of layouts, instances, data sizes and seeds; the choice is for
 a data size four times the largest. Regret: the true error there of the layout that was chosen less that of the best,
 in points. ``settle`` buys in its own order and stops when it is settled; ``grid`` buys one instance and seed after
-another, data sizes ascending, and chooses by the same predictor; ``largest`` trains all layouts on the largest data
+another, data sizes ascending; both choose by the same predictor, and before that has enough sizes by the largest size
+that all layouts have; ``largest`` trains all layouts on the largest data
 size that the hours allow, repeats what is left over, and chooses the smallest mean error. Intervals are 95 %, by
 bootstrap over repetitions; differences are paired.
 
@@ -113,7 +114,7 @@ def settle(world: World, budgets: Sequence[float], seed: int) -> tuple[list[floa
         while end is None:
             beliefs = Beliefs(observed, world.possible, world.target, seed=seed)
             answer = beliefs.answer(beyond=True)
-            choice = answer.best[0] if answer.best else choice
+            choice = answer.best[0] if answer.best and not beliefs.lacking else smallest(observed)
             chance = max(answer.probability_best.values(), default=0.0)
             if answer.settled:
                 end = spent

@@ -194,18 +194,21 @@ class Beliefs:
         return ranked
 
     def _needed(self, left: Sequence[Run], costs: Mapping[Run, float]) -> list[RankedRun]:
-        """For each arm that lacks data sizes its cheapest run at each of the cheapest sizes that it does not have."""
-        found: list[Run] = []
+        """For each arm that lacks data sizes its cheapest run at each of the sizes that it does not have, those first
+        that are cheap for all arms, so that they can be compared; all arms have one size before any has its second."""
+        sizes = {run.num_images for run in left}
+        usual = {size: float(np.mean([costs[run] for run in left if run.num_images == size])) for size in sizes}
+        found: list[tuple[int, Run]] = []
         for arm in self.lacking:
             seen = set(self.sizes[arm])
-            for run in sorted((run for run in left if run.arm == arm), key=costs.__getitem__):
+            for run in sorted((run for run in left if run.arm == arm), key=lambda r: (usual[r.num_images], costs[r])):
                 if len(seen) < MIN_SIZES and run.num_images not in seen:
                     seen.add(run.num_images)
-                    found.append(run)
+                    found.append((len(seen), run))
             if len(seen) < MIN_SIZES:
                 raise InputError(f"{_lacking([arm])}, and only {len(seen)} can be run; add data sizes or leave it out")
-        found.sort(key=costs.__getitem__)
-        return [RankedRun(run=run, hours=costs[run], drop=None, per_hour=math.inf) for run in found]
+        found.sort(key=lambda one: (one[0], costs[one[1]]))
+        return [RankedRun(run=run, hours=costs[run], drop=None, per_hour=math.inf) for _, run in found]
 
     def _kind(self, run: Run) -> tuple[Arm, int, str | int | None]:
         """Runs that tell the same: arm, data size, and the instance where it is known already."""

@@ -57,6 +57,16 @@ def test_arms_without_enough_data_sizes_come_first_and_cheapest_first() -> None:
     assert settled(observed, unknown_runs(), 64_000).reason.startswith("fewer than 3 data sizes were run of B (size 1)")
 
 
+def test_all_arms_get_one_data_size_before_any_gets_its_second_and_all_the_same_sizes() -> None:
+    dear = {("A", SIZES[0]): 100.0}  # what this run would take is out of line
+
+    ranked = rank_runs([], unknown_runs(), 64_000, lambda run: hours(run) * dear.get((run.layout, run.num_images), 1.0))
+
+    sizes = [each.run.num_images for each in ranked]
+    assert [each.run.layout for each in ranked[::2]] != [each.run.layout for each in ranked[1::2]]
+    assert sizes[::2] == sizes[1::2]
+
+
 def test_arms_that_may_be_best_are_run_and_a_hopeless_one_is_not() -> None:
     observed = [*runs_of("A", 0.50, 0.30, SIZES[:3]), *runs_of("B", 0.50, 0.30, SIZES[:3]),
                 *runs_of("C", 0.95, 0.02, SIZES[:3])]  # fmt: skip
