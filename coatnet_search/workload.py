@@ -20,7 +20,7 @@ from coatnet_search.supernet_schedule import Schedule
 from coatnet_search.supernets import parts
 
 # what stands for data that is not here: a scaling study's networks do not depend on it
-_UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, class_names=(), image_sizes=(1, 1, 1),
+UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, class_names=(), image_sizes=(1, 1, 1),
                   digest="", num_broken=0, exact=False, note=None)  # fmt: skip
 DRAWN_CYCLES = 20  # of a supernet's steps, whose random networks stand for all
 
@@ -29,7 +29,7 @@ def own_cells(study: Study, warnings: list[str]) -> list[Cell]:
     """The trials that the study plans by itself, as many as it will run; without data only a scaling study's networks
     are known."""
     try:
-        cells = planned(study if study.summary else dataclasses.replace(study, summary=_UNSEEN))
+        cells = planned(study if study.summary else dataclasses.replace(study, summary=UNSEEN))
     except SetupError as error:
         warnings.append(str(error))
         return []

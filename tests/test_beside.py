@@ -10,7 +10,7 @@ import yaml
 from command_line import call
 from frames import frame_of, trial
 
-from coatnet_search import bundled, plan
+from coatnet_search import bundled, plan, workload
 from coatnet_search.beside import Order, orders, results, unrun
 from coatnet_search.cells import planned
 from coatnet_search.document import dump
@@ -125,7 +125,7 @@ def test_the_strides_of_the_paper_cost_what_its_networks_count_to() -> None:
 def test_the_paper_s_layouts_are_planned_at_equal_cost(name: str) -> None:
     study = load_study(name)
 
-    cells = planned(dataclasses.replace(study, summary=plan._UNSEEN))
+    cells = planned(dataclasses.replace(study, summary=workload.UNSEEN))
 
     asked = study.file.equal_cost
     assert asked and {cell.layout for cell in cells} == set(study.file.layouts)
@@ -149,7 +149,7 @@ def test_the_paper_s_studies_plan_without_data(name: str, monkeypatch: pytest.Mo
 @pytest.mark.full  # counts many blocks
 def test_the_layouts_study_trains_as_long_on_both_sets() -> None:
     study = load_study("paper-layouts")
-    summary = dataclasses.replace(plan._UNSEEN, num_train=14_200_000)
+    summary = dataclasses.replace(workload.UNSEEN, num_train=14_200_000)
 
     cells = planned(dataclasses.replace(study, summary=summary))
 
