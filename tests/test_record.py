@@ -413,10 +413,10 @@ def test_records_of_different_studies_are_not_merged(tmp_path: Path) -> None:
 def test_a_published_record_becomes_a_run_that_can_be_chosen_from(published: Path, tmp_path: Path) -> None:
     run = merge([published], tmp_path / "run")
 
-    study = load_study(run / "study.yaml")
+    study, frame = load_study(run / "study.yaml"), read_record(run)
 
     assert study.name == published.stem and study.file.data.path is None
-    assert len(choose(read_record(run), study.file.objectives)) == 3
+    assert len(choose(frame, study.file.objectives)) == min(3, len(frame))
 
 
 def test_a_merge_never_writes_into_a_record_and_names_a_missing_one(tmp_path: Path) -> None:
