@@ -54,7 +54,7 @@ class Breaker:
     """Ends a search in which nothing works (the first trials are its canary), or no longer works."""
 
     def __init__(self, allowed: int, run: Path, resources: Resources) -> None:
-        """``allowed``: ``faults.equal_failures``."""
+        """``allowed``: ``faults.equal_failures``; ``resources``: of a trial, for what the failed ones cost."""
         self._allowed, self._run, self._resources = allowed, run, resources
         self._in_a_row: list[str] = []  # the failures since a trial last went well
 

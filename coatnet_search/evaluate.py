@@ -109,7 +109,7 @@ class Evaluator:
     """
 
     def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1, world: World = ALONE,
-                 together: "Together | None" = None) -> None:  # fmt: skip
+                 together: Together | None = None) -> None:  # fmt: skip
         torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analyse import complete, numbers
+from coatnet_search.sections import Resources
 
 PLAN = "plan.json"  # in the RUN's folder, written by ``plan`` before the study begins
 MIB = 1 << 20
@@ -63,9 +64,8 @@ def device_hours(frame: pd.DataFrame, study: Mapping[str, Any]) -> float | None:
 
 
 def devices(study: Mapping[str, Any]) -> float:
-    """Devices that a trial of a resolved study occupies, as ``Resources.devices``."""
-    resources = study.get("resources") or {}
-    return float(resources.get("gpus") or 1.0) * int(resources.get("workers") or 1)
+    """Devices that a trial of a resolved study occupies."""
+    return Resources(**(study.get("resources") or {})).devices
 
 
 def _epochs(frame: pd.DataFrame) -> Any:
