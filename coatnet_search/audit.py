@@ -17,7 +17,8 @@ import pandas as pd
 
 from coatnet_search.analyse import join_words, numbers, searched
 from coatnet_search.arch import Candidate
-from coatnet_search.quantities import Sense, quantity, show_difference
+from coatnet_search.errors import InputError
+from coatnet_search.quantities import COSTS, Sense, quantity, show_difference
 from coatnet_search.ranking import (
     LEAST,
     Corrected,
@@ -120,6 +121,14 @@ class Verdict:
     state: State
     says: str
     offsets: Mapping[str, float] = field(default_factory=dict)
+
+
+def audited_metric(objectives: Mapping[str, str]) -> str:
+    """What an audit is of: the first objective that is no cost. Raises InputError where all are."""
+    for name in objectives:
+        if name not in COSTS:
+            return name
+    raise InputError("audit: no objective tells how good a network is; add error: min to objectives, or remove it")
 
 
 def audit(

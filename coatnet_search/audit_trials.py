@@ -18,10 +18,9 @@ import numpy as np
 
 from coatnet_search.analyse import AUDIT
 from coatnet_search.arch import TERMINAL, Arch, Candidate, Trial
-from coatnet_search.audit import NUM_BANDS
+from coatnet_search.audit import NUM_BANDS, audited_metric
 from coatnet_search.cells import Cell
 from coatnet_search.errors import InputError
-from coatnet_search.quantities import COSTS
 from coatnet_search.recipe import recipe_values
 from coatnet_search.record import read_trials, record_path, study_of
 from coatnet_search.study import Study, plain
@@ -179,14 +178,6 @@ class AuditPlan:
 
     def _score(self, trial: Trial) -> float:
         return float(trial.metrics.get(audited_metric(self.study.file.objectives)) or 0.0)
-
-
-def audited_metric(objectives: Mapping[str, str]) -> str:
-    """What an audit is of: the first objective that is no cost. Raises InputError where all are."""
-    for name in objectives:
-        if name not in COSTS:
-            return name
-    raise InputError("audit: no objective tells how good a network is; add error: min to objectives, or remove it")
 
 
 def _inherited(trials: Sequence[Trial]) -> list[Trial]:

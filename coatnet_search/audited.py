@@ -10,12 +10,11 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analyse import APART, AUDIT, comparable, complete, join_words, numbers, searched
-from coatnet_search.audit import NUM_BANDS, Audit, Network, Verdict, audit, band_of, corrected, judge
-from coatnet_search.audit_trials import audited_metric
+from coatnet_search.audit import NUM_BANDS, Audit, Network, Verdict, audit, audited_metric, band_of, corrected, judge
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import sense_of
-from coatnet_search.study_file import study_of_values
-from coatnet_search.supernets import FOLDER, read_supernet_rows
+from coatnet_search.strategies.problem import Problem
+from coatnet_search.supernet_rows import FOLDER, read_supernet_rows
 
 Row = dict[str, Any]
 LEAST_SEEDS = 2  # finished trainings of a network that counts
@@ -64,12 +63,18 @@ def judged(
     if layouts:
         frame = frame[frame["layout"].isin(list(layouts))]
     sense = sense_of(metric, study["objectives"])
-    hours, problem = (supernet_hours(run, study), study_of_values(study).problem()) if run and begun else (None, None)
+    hours, problem = (supernet_hours(run, study), _problem(study)) if run and begun else (None, None)
     found = audit(networks, metric, sense, problem=problem, supernet_hours=hours) if begun else None
     verdict = judge(found, layouts or finished)
     out = corrected(frame, metric, verdict)
     out.attrs = {**frame.attrs, APART: verdict.state == "refused"}
     return Judged(frame=out, found=found, verdict=verdict, notes=notes)
+
+
+def _problem(study: Mapping[str, Any]) -> Problem:
+    from coatnet_search.study_file import study_of_values  # noqa: PLC0415  # torch: slow, and only an audit needs it
+
+    return study_of_values(study).problem()
 
 
 def supernet_hours(run: Path, study: Mapping[str, Any]) -> float | None:

@@ -68,7 +68,7 @@ def choose(
         raise InputError(_nothing_to_choose(frame, objectives, limits))
     ordered = ranked(feasible, objectives)
     repeated = ordered["arch_id"].duplicated() & ordered["arch_id"].notna()
-    peers = np.array([_peer(row) is not None for _, row in ordered.iterrows()], dtype=bool)
+    peers = ordered["attributes"].map(_peer).notna()
     repeated |= ordered["layout"].duplicated() & peers
     ordered = ordered[~repeated]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
@@ -187,9 +187,8 @@ def _inside(rows: pd.DataFrame) -> np.ndarray:
     return np.array([not (isinstance(one, Mapping) and one.get("outside_limits")) for one in values], dtype=bool)
 
 
-def _peer(row: Mapping[str, Any] | pd.Series) -> str | None:
+def _peer(attributes: object) -> str | None:
     """The label of a network of timm; None for a candidate."""
-    attributes = row.get("attributes")
     return attributes.get("peer") if isinstance(attributes, Mapping) else None
 
 
@@ -255,7 +254,7 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     where a record holds no architecture.
     """
     for choice in choices:
-        if not isinstance(choice.row.get("arch"), Mapping) and not _peer(choice.row):
+        if not isinstance(choice.row.get("arch"), Mapping) and not _peer(choice.row.get("attributes")):
             raise InputError(f"trial {choice.row['number']} has no architecture in the record; choose another trial")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -282,7 +281,7 @@ def document(choice: Choice, study: str | None, rule: str) -> str:
     """The text of a choice's file; see ``write_choices``."""
     row = choice.row
     budget = {name: int(row[name]) for name in BUDGET if _known(row.get(name))}
-    peer = _peer(row)
+    peer = _peer(row.get("attributes"))
     arch = json.loads(json.dumps(row["arch"]))  # plain values, none of them shared: no YAML anchors
     network: dict[str, Any] = {"timm": peer_name(peer), "peer": peer} if peer else {"arch": arch}
     content = {

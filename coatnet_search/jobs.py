@@ -6,8 +6,10 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
@@ -16,6 +18,7 @@ from coatnet_search.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError, Setup
 from coatnet_search.study_file import study_files
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+PATIENCE_S = 60.0  # with a cluster that has only just started: its nodes' agents come after the job server
 
 
 def submit(study: str, words: Sequence[str], address: str, *, folder: Path | None, env: Sequence[str],
@@ -40,14 +43,26 @@ def submit(study: str, words: Sequence[str], address: str, *, folder: Path | Non
         inner.mkdir(exist_ok=True)
         for file in files:
             shutil.copy(file, inner / file.name)
-        job = client.submit_job(entrypoint=shlex.join(entry), metadata={"study": Path(name).stem},
-                                runtime_env={"working_dir": str(inner),
-                                             "env_vars": {name: os.environ[name] for name in env}})  # fmt: skip
+        job = _accepted(client, entrypoint=shlex.join(entry), metadata={"study": Path(name).stem},
+                        runtime_env={"working_dir": str(inner),
+                                     "env_vars": {name: os.environ[name] for name in env}})  # fmt: skip
     if not follow:
         return job, EXIT_DONE
     with _named(address):
         asyncio.run(_follow(client, job, show))
         return job, _exit_code(client, job)
+
+
+def _accepted(client: JobSubmissionClient, **job: Any) -> str:
+    """The id of the job, once a node can take it."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return client.submit_job(**job)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(1.0)
 
 
 def _client(address: str) -> JobSubmissionClient:

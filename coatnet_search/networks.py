@@ -27,8 +27,7 @@ from coatnet_search.family import DEPTHWISE, FAMILY, named_arch
 from coatnet_search.lookup import load_arch
 from coatnet_search.peers import TIMM, check_name, create, make_peer, native_size
 from coatnet_search.recipe import Recipe
-from coatnet_search.record import read_trials, record_path
-from coatnet_search.run_folder import read_values
+from coatnet_search.record import read_trials, read_values, record_path
 from coatnet_search.schema import read_document
 from coatnet_search.sections import PeerSpec
 from coatnet_search.study_file import study_of_values

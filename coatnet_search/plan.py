@@ -19,8 +19,8 @@ from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import describe
 from coatnet_search.feasible import check_feasible
 from coatnet_search.journal import record_path, write_json
+from coatnet_search.record import RUNS
 from coatnet_search.rehearsal import training_speed
-from coatnet_search.run_folder import RUNS
 from coatnet_search.sections import Resources
 from coatnet_search.spending import PLAN
 from coatnet_search.study import Study

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from coatnet_search.arch import Arch, Budget, Failure, Trial
+from coatnet_search.errors import InputError
 from coatnet_search.journal import (
     NAME,
     Event,
@@ -31,6 +32,7 @@ __all__ = [
     "read_trials", "record_path", "scan",
 ]  # fmt: skip
 
+RUNS = Path("runs")  # of the folder one works in: a folder a study
 METRICS = ("params", "macs", "activations", "val_top1", "val_top5", "val_loss", "error", "train_loss", "train_top1",
            "throughput_images_per_s", "throughput_images_per_s_spread")  # fmt: skip
 BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
@@ -230,6 +232,13 @@ def study_path(run: str | Path) -> Path:
     """RUN/study.yaml; of a record in a file of its own, ``NAME.jsonl``, the file ``NAME.yaml`` beside it."""
     path = record_path(run)
     return path.with_suffix(".yaml") if path.name != NAME else path.with_name("study.yaml")
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The resolved study of a RUN. Raises InputError where there is none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def study_of(run: str | Path) -> dict[str, Any]:

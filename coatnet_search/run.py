@@ -31,15 +31,16 @@ from coatnet_search.journal import write_json
 from coatnet_search.measurements.conditions import MeasurementFailed
 from coatnet_search.mirroring import default_uri
 from coatnet_search.progress import Progress, SupernetProgress
-from coatnet_search.record import Event, Record, driver_lock, fold, hours_of, read_events, read_record
-from coatnet_search.run_folder import RUNS, code_version, prepare_run
+from coatnet_search.record import RUNS, Event, Record, driver_lock, fold, hours_of, read_events, read_record
+from coatnet_search.run_folder import code_version, prepare_run
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study import Study
 from coatnet_search.study_file import load_study
+from coatnet_search.supernet_rows import FOLDER as SUPERNET
+from coatnet_search.supernet_rows import Row, read_supernet_rows
 from coatnet_search.supernet_run import STOP, needs_training, train_here, train_worker
-from coatnet_search.supernets import FOLDER as SUPERNET
-from coatnet_search.supernets import Row, parts, read_supernet_rows
+from coatnet_search.supernets import parts
 from coatnet_search.tracking import start_mirror
 from coatnet_search.train import TrainingFailed
 

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import coatnet_search
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError
+from coatnet_search.record import RUNS, read_values
 from coatnet_search.study import Study
 from coatnet_search.study_file import study_of_values
 
-RUNS = Path("runs")
 # what a RUN's results follow from; the rest (trials, resources, tracking, choose, question) may change on resume
 FIXED = ("space", "data", "evaluate", "supernet", "evaluator", "recipe", "objectives", "measure", "measure_when",
          "conditions", "limits", "equal_cost", "tune", "match", "data_digest")  # fmt: skip
@@ -41,13 +39,6 @@ def prepare_run(study: Study, runs: Path = RUNS) -> Path:
     temporary.write_text(dump(values), encoding="utf-8")
     temporary.replace(path)
     return run
-
-
-def read_values(path: Path) -> dict[str, Any]:
-    """The resolved study of a RUN. Raises InputError where there is none."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -21,7 +21,7 @@ from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import COST_METRICS, Space
 from coatnet_search.storage import Storage
 from coatnet_search.strategies import Problem
-from coatnet_search.supernets import FOLDER as SUPERNET
+from coatnet_search.supernet_rows import FOLDER as SUPERNET
 from coatnet_search.supernets import facts, facts_id, parts, supernet_folder, supernet_recipe, weights_digest
 
 SCORES = ("val_top1", "val_top5", "val_loss", "error")

@@ -13,11 +13,10 @@ from coatnet_search.evaluate import device_id
 from coatnet_search.sections import SupernetSpec
 from coatnet_search.study import Study
 from coatnet_search.study_file import study_of_values
+from coatnet_search.supernet_rows import FOLDER, Row
 from coatnet_search.supernet_train import train_supernet
 from coatnet_search.supernets import (
     CHECKPOINTS,
-    FOLDER,
-    Row,
     is_trained,
     load_supernets,
     parts,

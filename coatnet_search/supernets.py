@@ -26,14 +26,11 @@ from coatnet_search.recipe import Recipe, make_recipe, recipe_values
 from coatnet_search.sections import SupernetSpec
 from coatnet_search.space import Space
 from coatnet_search.supernet import Memory, Supernet, load_supernet, memory_needed, save_supernet
+from coatnet_search.supernet_rows import APART, FOLDER, ROWS, Row
 
-FACTS, ROWS, CHECKPOINTS, WEIGHTS, DIGESTS = "supernet.json", "epochs.jsonl", "checkpoints", "weights", "digests.json"
-FOLDER = "supernet"  # of a RUN
-APART = "supernet-apart"  # of a RUN: one for each layout, beside the one that candidates inherit from
+FACTS, CHECKPOINTS, WEIGHTS, DIGESTS = "supernet.json", "checkpoints", "weights", "digests.json"
 WEAK = {"mixup": 0.0, "randaugment_layers": 0, "randaugment_magnitude": 0}  # small networks learn less from more
 SHARED = "all"  # the name of the only supernet, where layouts share it
-
-Row = dict[str, Any]
 
 
 class Supernets(nn.Module):
@@ -192,12 +189,6 @@ def load_supernets(folder: Path, space: Space) -> Supernets:
             raise InputError(f"{path} is damaged or not of this supernet; remove {folder} to train it again")
         nets[path.stem] = load_supernet(path, space)
     return Supernets(nets).eval()
-
-
-def read_supernet_rows(folder: Path) -> list[Row]:
-    """The rows of a supernet's epochs so far, in order."""
-    path = folder / ROWS
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def write_rows(folder: Path, rows: Sequence[Row]) -> None:

@@ -112,16 +112,18 @@ def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Data
     """
     rows = comparable(frame, objectives)
     rows = rows[rows["arch_id"].notna()]
-    groups = [group for _, group in rows.groupby("arch_id", sort=False)]
-    deviation = between_seeds([as_costs(group, objectives) for group in groups])
+    codes, networks = pd.factorize(rows["arch_id"])
+    costs = as_costs(rows, objectives)
+    trainings = [costs[places] for places in rows.groupby(codes).indices.values()]
+    deviation = between_seeds(trainings)
     columns = ["number", "arch_id", "layout", "trainings", *objectives, "front", "p_front"]
     if deviation is None:
         return pd.DataFrame(columns=columns)
-    noisy = Noisy.of([as_costs(group, objectives) for group in groups], deviation)
+    noisy = Noisy.of(trainings, deviation)
+    first = rows.drop_duplicates("arch_id")
     table = pd.DataFrame({
-        "number": [int(group["number"].iloc[0]) for group in groups],
-        "arch_id": [group["arch_id"].iloc[0] for group in groups],
-        "layout": [str(group["layout"].iloc[0]) for group in groups], "trainings": [len(group) for group in groups],
+        "number": first["number"].astype(int).to_numpy(), "arch_id": networks,
+        "layout": first["layout"].astype(str).to_numpy(), "trainings": np.bincount(codes),
     })  # fmt: skip
     for place, (name, sense) in enumerate(objectives.items()):
         table[name] = noisy.means[:, place] * (1.0 if sense == "min" else -1.0)

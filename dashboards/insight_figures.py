@@ -108,7 +108,7 @@ def parallel(
 ) -> go.Figure:
     """A line a trial through its layout, its choices and its objectives, in the colour of its layout."""
     axes, rows = insight_marks.parallel(frame, objectives, found.importance)
-    figure = new_figure("Trials in parallel coordinates", "", "", theme)
+    figure = new_figure(insight_marks.PARALLEL, "", "", theme)
     if not axes:
         return empty_figure(figure, "Too few comparable trials, or nothing to choose.")
     looks = marks.looks(rows)

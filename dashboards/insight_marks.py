@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from coatnet_search.analyse import Floats, numbers
-from coatnet_search.quantities import Sense, quantity, scale, show
+from coatnet_search.analyse import Floats, as_costs, numbers
+from coatnet_search.quantities import Sense, quality, quantity, scale, show
 from coatnet_search.understand import LAYOUT, candidates
 from dashboards import marks
 
 MOST_DIMENSIONS = 8  # in one figure; the most important are drawn
+MOST_LINES = 2000  # of the best trials; more of them are one grey area
+PARALLEL = f"Trials in parallel coordinates (at most {MOST_LINES:,}, the best)"
 ORIGINS = {"search": marks.COLOURS[0], "baseline": marks.COLOURS[1]}
 NAMES = {"search": "search", "baseline": "random baseline"}
 
@@ -33,13 +35,21 @@ def leading(importance: pd.DataFrame) -> list[str]:
 def parallel(
     frame: pd.DataFrame, objectives: Mapping[str, Sense], importance: pd.DataFrame
 ) -> tuple[list[Axis], pd.DataFrame]:
-    """The axes (layout, dimensions, objectives) and the trials on them, with their ``layout``; none without trials."""
-    rows = candidates(frame, objectives)
-    names = [name for name in rows.attrs["dimensions"] if name == LAYOUT]
+    """The axes (layout, dimensions, objectives) and the ``best`` trials on them, with their ``layout``; none without
+    trials."""
+    found = candidates(frame, objectives)
+    rows, dimensions = best(found, objectives), found.attrs["dimensions"]
+    names = [name for name in dimensions if name == LAYOUT]
     names += [name for name in leading(importance) if name in rows]
     if len(rows) < 2 or not names:
         return [], rows
     return [*(_named(rows, name) for name in names), *(_measured(rows, name) for name in objectives)], rows
+
+
+def best(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+    """At most ``MOST_LINES`` rows, those with the best quality, the best first."""
+    losses = as_costs(rows, objectives)[:, list(objectives).index(quality(objectives))]
+    return rows.iloc[np.argsort(losses, kind="stable")[:MOST_LINES]]
 
 
 def _named(rows: pd.DataFrame, name: str) -> Axis:

@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from coatnet_search.analyse import comparable, numbers
 from coatnet_search.quantities import Sense, axis_title, quality, scale, sense_of
 from dashboards.figures import Theme, template
+from dashboards.insight_marks import MOST_LINES, best
 
 COLOUR_SCALE = "Cividis"  # the same order for any colour vision, and in grey
-MOST_LINES = 2000  # of the best trials; more of them are one grey area
 
 
 def parallel(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: Theme = "light") -> go.Figure:
@@ -29,8 +29,7 @@ def parallel(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, theme: The
         figure.add_annotation(text="No trial is comparable yet.", x=0.5, y=0.5, xref="paper", yref="paper",
                               showarrow=False)  # fmt: skip
         return figure.update_xaxes(visible=False).update_yaxes(visible=False)
-    sign = 1 if objectives[main] == "min" else -1
-    rows = rows.iloc[np.argsort(sign * numbers(rows, main), kind="stable")[:MOST_LINES]]
+    rows = best(rows, objectives)
     names = dict.fromkeys(name for one in rows["candidate"] if isinstance(one, Mapping) for name in one)
     axes = [_dimension(name, [_of(one, name) for one in rows["candidate"]]) for name in names]
     axes += [{"label": html.escape(axis_title(name)), "values": numbers(rows, name) * scale(name)}

@@ -58,13 +58,13 @@ def summarize(
         "num_val": num_val,
         "budget": front.attrs["budget"],
         "columns": columns,
-        "front": [_row(row, columns) for _, row in front.iterrows()],
+        "front": _rows(front, columns),
         "layouts": [_plain(row) for row in analyse.layouts_table(frame, objectives).to_dict("records")],
         "chosen": _chosen(choices, columns),
         "not_chosen": None if choices else _why_none(frame, study, objectives, audit),
         "cost": cost(every, study),
         "failures": failures(every),
-        "trials": [_row(row, columns) | {"front": row["number"] in on_front} for _, row in frame.iterrows()],
+        "trials": [row | {"front": row["number"] in on_front} for row in _rows(frame, columns)],
     }
 
 
@@ -227,7 +227,8 @@ def write_csv(frame: pd.DataFrame, path: Path) -> Path:
 
 def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
     """The table with an apostrophe before every text, in cells and headings, that a spreadsheet would compute."""
-    return table.apply(lambda column: column.map(_cell)).rename(columns=_cell)
+    words = table.select_dtypes(exclude="number")
+    return table.assign(**{str(name): words[name].map(_cell) for name in words}).rename(columns=_cell)
 
 
 def _cell(value: Any) -> Any:
@@ -235,8 +236,9 @@ def _cell(value: Any) -> Any:
 
 
 def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"rank": choice.rank, "front": choice.front, "reason": choice.reason, **_row(choice.row, columns)}
-            for choice in choices]  # fmt: skip
+    rows = _rows(pd.DataFrame([choice.row for choice in choices]), columns)
+    return [{"rank": choice.rank, "front": choice.front, "reason": choice.reason, **row}
+            for choice, row in zip(choices, rows, strict=True)]  # fmt: skip
 
 
 def _why_none(
@@ -257,9 +259,10 @@ def _states(frame: pd.DataFrame) -> str:
     return f"The record holds {join_words(counts) if counts else 'no trials'}."
 
 
-def _row(row: Mapping[str, Any] | pd.Series, columns: Sequence[str]) -> dict[str, Any]:
+def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """A value a trial; what the frame has no column for is None."""
     names = ("number", "layout", "arch_id", "state", *columns, "epochs", "num_images", "seed", "wall_s", "failure_kind")
-    return _plain({name: row.get(name) for name in names})
+    return records(frame.reindex(columns=list(dict.fromkeys(names))))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from coatnet_search.analyse import numbers
 from coatnet_search.quantities import show
-from coatnet_search.supernets import APART, FOLDER, Row, read_supernet_rows
+from coatnet_search.supernet_rows import APART, FOLDER, Row, read_supernet_rows
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)  # candidates of the curve of candidates an hour
 

@@ -78,6 +78,15 @@ def test_help_imports_no_torch_timm_or_ray() -> None:
     assert not heavy & set(done.stderr.split())
 
 
+@pytest.mark.parametrize("verb", ["choose", "report", "scaling"])
+def test_a_verb_that_only_reads_a_record_starts_without_torch_and_ray(verb: str) -> None:
+    code = f"import sys, coatnet_search.commands.{verb}; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert not {"torch", "torchvision", "timm", "ray", "mlflow"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_each_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = call(capsys, verb, "--help")

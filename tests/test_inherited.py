@@ -32,7 +32,8 @@ from coatnet_search.sections import DataSpec
 from coatnet_search.session import Task
 from coatnet_search.study import Study
 from coatnet_search.study_file import load_study, study_of_values
-from coatnet_search.supernets import load_supernets, read_supernet_rows
+from coatnet_search.supernet_rows import read_supernet_rows
+from coatnet_search.supernets import load_supernets
 from dashboards.summary import summarize
 from dashboards.supernet_figures import all_figures
 from dashboards.supernet_summary import candidates_per_hour, supernet_summary
@@ -79,7 +80,7 @@ def heirs(of: Path, images: int = 96) -> Inheritance:
 
 
 def study_of_run(of: Path) -> Study:
-    from coatnet_search.run_folder import read_values
+    from coatnet_search.record import read_values
 
     return study_of_values(read_values(of / "study.yaml"))
 

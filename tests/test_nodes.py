@@ -143,6 +143,7 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
 
     submitted: list[dict] = []  # noqa: RUF012 (one server a test)
     refusal: tuple[int, str] | None = None
+    busy = 0  # so many submissions find no node that could take them
 
     def _answer(self, status, value=None):
         body = json.dumps(value).encode()
@@ -167,7 +168,12 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
         self._answer(200)
 
     def do_POST(self):
-        self.submitted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if _Jobs.busy:
+            _Jobs.busy -= 1
+            self._answer(500, "No available agent to submit job, please try again later.")
+            return
+        self.submitted.append(job)
         self._answer(200, {"job_id": "job_1", "submission_id": "job_1"})
 
     def log_message(self, *_):
@@ -179,7 +185,7 @@ def jobs():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Jobs)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _Jobs.submitted.clear()
-    _Jobs.refusal = None
+    _Jobs.refusal, _Jobs.busy = None, 0
     yield f"http://127.0.0.1:{server.server_address[1]}", _Jobs.submitted
     server.shutdown()
     server.server_close()
@@ -244,14 +250,31 @@ def test_a_job_server_that_refuses_is_one_line(jobs, refusal, message, capsys):
     assert printed.code == 3 and message in printed.error and not submitted
 
 
+def test_a_cluster_that_has_only_just_started_is_waited_for(jobs, capsys, monkeypatch):
+    address, submitted = jobs
+    _Jobs.busy = 2
+
+    printed = call(capsys, "submit", "quickstart", "--address", address, "--runs", "/shared", "--no-wait")
+    _Jobs.busy = 2
+    monkeypatch.setattr("coatnet_search.jobs.PATIENCE_S", 0.0)
+    refused = call(capsys, "submit", "quickstart", "--address", address, "--runs", "/shared", "--no-wait")
+
+    assert printed.code == 0 and len(submitted) == 1
+    assert refused.code == 3 and "No available agent" in refused.error
+
+
 def test_a_job_that_failed_is_told_with_its_own_message():
     with pytest.raises(SetupError, match=r"^job 7 failed: no space$"), _named("http://127.0.0.1:9"):
         raise SetupError("job 7 failed: no space")
 
 
-def _ray(*words, **more):
-    return subprocess.run([shutil.which("ray", path=str(Path(sys.executable).parent)), *words], check=True,
-                          capture_output=True, text=True, timeout=240, **more)  # fmt: skip
+def _ray(*words, env):
+    """Runs the command ``ray``; the id of its session, in which all processes stay that it starts."""
+    command = [shutil.which("ray", path=str(Path(sys.executable).parent)), *words]
+    started = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)  # fmt: skip
+    assert started.wait(240) == 0
+    return started.pid
 
 
 @pytest.mark.ray
@@ -260,25 +283,27 @@ def _ray(*words, **more):
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="needs the extra `cluster` (ray[default])")
 def test_a_job_on_two_real_ray_processes_runs_a_study_to_its_end(tmp_path, free_ports):
     port, dashboard = free_ports
-    short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # the path of a socket has at most 107 bytes
+    # the path of a socket has at most 107 bytes; and a folder a node, as on two machines: in one that they share, the
+    # second node unpacks the job's files anew, under the feet of the job
+    short, other = (tempfile.mkdtemp(prefix="ray-", dir="/tmp") for _ in range(2))
     environment = {**os.environ, **_SETTINGS, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                    "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}  # fmt: skip
     head = ["start", "--head", "--node-ip-address=127.0.0.1", f"--port={port}", "--dashboard-host=127.0.0.1",
             f"--dashboard-port={dashboard}", "--num-cpus=1", f"--temp-dir={short}"]  # fmt: skip
-    before: list[int] = []
+    sessions = set()
     try:
-        _ray(*head, env=environment)
-        before = _ray_processes(port)
-        _ray("start", f"--address=127.0.0.1:{port}", "--num-cpus=1", env=environment)
+        sessions.add(_ray(*head, env=environment))
+        sessions.add(_ray("start", f"--address=127.0.0.1:{port}", "--num-cpus=1", f"--temp-dir={other}",
+                          env=environment))  # fmt: skip
         submit = [sys.executable, "-m", "coatnet_search", "submit", "quickstart", "--set", *SMALL, "--address",
                   f"http://127.0.0.1:{dashboard}", "--runs", str(tmp_path / "runs")]  # fmt: skip
         printed = subprocess.run(submit, check=False, env=environment, capture_output=True, text=True, timeout=600)
     finally:
-        for pid in {*before, *_ray_processes(port), *_processes(short)}:
+        for pid in _processes(sessions):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    assert printed.returncode == 0 and "3 trials finished" in printed.stdout, printed.stderr
+    assert printed.returncode == 0 and "3 trials finished" in printed.stdout, printed.stdout + printed.stderr
     assert [trial.state for trial in read_trials(tmp_path / "runs" / "quickstart")] == ["done"] * 3
 
 
@@ -293,16 +318,10 @@ def free_ports():
     return ports
 
 
-def _processes(mark):
-    """The processes that have this text among their words, this one aside."""
+def _processes(sessions):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if int(process.name) != os.getpid() and mark.encode() in (process / "cmdline").read_bytes():
+            if os.getsid(int(process.name)) in sessions:
                 found.append(int(process.name))
     return found
-
-
-def _ray_processes(port):
-    """The processes of the cluster at this port, and no other's."""
-    return [*_processes(f"127.0.0.1:{port}"), *_processes(f"={port}")]

@@ -11,9 +11,9 @@ from coatnet_search.arch import Budget, Trial
 from coatnet_search.cli import main
 from coatnet_search.errors import InputError
 from coatnet_search.plan import make_plan
-from coatnet_search.record import read_record
+from coatnet_search.record import read_record, read_values
 from coatnet_search.run import run
-from coatnet_search.run_folder import prepare_run, read_values
+from coatnet_search.run_folder import prepare_run
 from coatnet_search.scaling_runs import settings
 from coatnet_search.sections import TuneSpec
 from coatnet_search.study_file import load_study

@@ -8,7 +8,7 @@ import pandas as pd
 
 from coatnet_search.audited import Judged, judged
 from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, peer_name, write_choices
-from coatnet_search.commands.shared import metric_columns, run_record
+from coatnet_search.commands.records import metric_columns, run_record
 from coatnet_search.errors import InputError
 from coatnet_search.ranking import LEAST
 from coatnet_search.scaling import fit_scaling

@@ -5,8 +5,7 @@ import argparse
 from coatnet_search.checks import safe_name
 from coatnet_search.errors import InputError
 from coatnet_search.imports import import_runs
-from coatnet_search.record import read_record
-from coatnet_search.run_folder import RUNS
+from coatnet_search.record import RUNS, read_record
 from coatnet_search.screen import Screen
 
 

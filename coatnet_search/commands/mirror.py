@@ -2,7 +2,7 @@
 
 import argparse
 
-from coatnet_search.commands.shared import run_record
+from coatnet_search.commands.records import run_record
 from coatnet_search.mirroring import default_uri
 from coatnet_search.screen import Screen
 from coatnet_search.tracking import mirror

@@ -8,7 +8,7 @@ from typing import Any
 
 from coatnet_search import beside, bundled
 from coatnet_search.beside import Order, Result
-from coatnet_search.commands.shared import run_record
+from coatnet_search.commands.records import run_record
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import heading, quantity
 from coatnet_search.screen import Screen

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from coatnet_search.choose import Choice, choose
-from coatnet_search.commands.shared import metric_columns, run_record
+from coatnet_search.commands.records import metric_columns, run_record
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import heading
 from coatnet_search.screen import Screen

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from coatnet_search.commands.shared import run_record
+from coatnet_search.commands.records import run_record
 from coatnet_search.frontier import best_for_compute
 from coatnet_search.scaling import Scaling, fit_scaling
 from coatnet_search.scaling_runs import settings

@@ -1,20 +1,13 @@
-"""What several verbs share: a study that was named on the command line, the folder of a run."""
+"""What several verbs share: a study that was named on the command line, the device."""
 
 import argparse
-import difflib
 import os
 import sys
-from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.evaluate import load_trainer
-from coatnet_search.quantities import heading
-from coatnet_search.record import read_record, record_path
-from coatnet_search.run_folder import RUNS, read_values
 from coatnet_search.study import Study
 from coatnet_search.study_file import load_study
 
@@ -33,24 +26,6 @@ def study_words(given: argparse.Namespace) -> list[str]:
     if given.sets:
         words += ["--set", *given.sets]
     return [*words, "--evaluator", given.evaluator] if given.evaluator else words
-
-
-def run_record(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The trials of a RUN and its resolved study. Raises InputError where the folder is none."""
-    if not run.is_dir():
-        known = sorted(str(path.parent) for path in RUNS.glob("*/study.yaml"))
-        close = difflib.get_close_matches(str(run), known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"runs here: {', '.join(known)}" if known else "no runs here"
-        raise InputError(f"{run}: no such folder; {hint}")
-    values = read_values(run / "study.yaml")
-    if not record_path(run).is_file():
-        raise InputError(f"{record_path(run)}: no such file; no trial of this study was begun")
-    return read_record(run), values
-
-
-def metric_columns(names: list[str]) -> dict[str, str]:
-    """Column titles of metrics."""
-    return {name: heading(name) for name in names}
 
 
 def torch_device(name: str | None) -> torch.device:
