@@ -28,12 +28,12 @@ from simulated import metrics, search, study_of
 
 from coatnet_search.analyse import hypervolume_over_trials, pareto_front
 from coatnet_search.cli import main as command
-from coatnet_search.evaluate import Task
 from coatnet_search.guard import resident_bytes
 from coatnet_search.record import encode, read_events, read_record
 from coatnet_search.run import run
 from coatnet_search.session import Session
 from coatnet_search.study_file import load_study
+from coatnet_search.task import Task
 
 QUIET = ("space=cifar-small", "tracking.enabled=false")
 OBJECTIVES = {"val_loss": "min", "macs": "min"}

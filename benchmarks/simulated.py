@@ -14,9 +14,9 @@ from typing import Any
 
 from coatnet_search import run as run_module
 from coatnet_search.arch import Failure
-from coatnet_search.evaluate import Report, Task
 from coatnet_search.session import Session
 from coatnet_search.study_file import load_study
+from coatnet_search.task import Report, Task
 
 EPOCHS = 5
 AT_ONCE = 4

@@ -10,9 +10,9 @@ import numpy as np
 from coatnet_search.arch import Trial
 from coatnet_search.enough import device_hours
 from coatnet_search.errors import SetupError
-from coatnet_search.evaluate import Report
 from coatnet_search.guard import GIB
 from coatnet_search.sections import FaultsSpec, Resources
+from coatnet_search.task import Report
 
 BREAKER = (
     4  # so many times ``faults.equal_failures`` trials in a row that fail alike end a search that went well before

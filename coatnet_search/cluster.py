@@ -29,12 +29,13 @@ from ray.tune.search import Searcher
 
 from coatnet_search.arch import TERMINAL, Failure
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.evaluate import Evaluator, Report, Task, task_from_dict, task_to_dict
+from coatnet_search.evaluate import Evaluator
 from coatnet_search.nodes import Room, answers, bundle, check_nodes
 from coatnet_search.progress import Progress
 from coatnet_search.session import Session
 from coatnet_search.stopping import stop_signals
 from coatnet_search.study_file import study_of_values
+from coatnet_search.task import Report, Task
 from coatnet_search.team import Team, WorkerLost
 from coatnet_search.world import World
 
@@ -193,7 +194,7 @@ class _Driver:
         if task is None:
             return None if self._tasks else Searcher.FINISHED
         self._tasks[trial_id] = task
-        return {"task": json.dumps(task_to_dict(task))}  # one text: Tune flattens and copies what is nested
+        return {"task": json.dumps(task.to_dict())}  # one text: Tune flattens and copies what is nested
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         task = self._tasks.get(trial_id)
@@ -334,7 +335,7 @@ class TrialActor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._reports = self._run(task_from_dict(json.loads(new_config["task"])))
+        self._reports = self._run(Task.from_dict(json.loads(new_config["task"])))
         return True
 
     def _run(self, task: Task) -> Iterator[Report]:

@@ -16,11 +16,11 @@ from coatnet_search.arch import TERMINAL, Failure, Trial
 from coatnet_search.audit_trials import DRAWN
 from coatnet_search.cells import Cell
 from coatnet_search.errors import SetupError
-from coatnet_search.evaluate import Report
 from coatnet_search.record import Record
 from coatnet_search.replicates import REPLICATE
 from coatnet_search.run_folder import code_version
 from coatnet_search.study import Study
+from coatnet_search.task import Report
 from coatnet_search.understand import BASELINE
 
 

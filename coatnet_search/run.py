@@ -23,7 +23,7 @@ from coatnet_search.cluster import joined, run_on_ray
 from coatnet_search.datasets import write_regimes
 from coatnet_search.distributed import on_workers
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.evaluate import Evaluator, Fault, closing_reports
+from coatnet_search.evaluate import Evaluator, closing_reports
 from coatnet_search.feasible import check_feasible
 from coatnet_search.fork import check_source
 from coatnet_search.fork import fork as copy_trials
@@ -41,6 +41,7 @@ from coatnet_search.supernet_rows import FOLDER as SUPERNET
 from coatnet_search.supernet_rows import Row, read_supernet_rows
 from coatnet_search.supernet_run import STOP, needs_training, train_here, train_worker
 from coatnet_search.supernets import parts
+from coatnet_search.task import Fault
 from coatnet_search.tracking import start_mirror
 from coatnet_search.train import TrainingFailed
 

@@ -20,7 +20,6 @@ from coatnet_search.audit_trials import DRAWN, AuditPlan
 from coatnet_search.cells import Cell
 from coatnet_search.enough import little_to_gain, spent
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.evaluate import Report, Task
 from coatnet_search.halving import RUNG
 from coatnet_search.ledger import Ledger, number_of
 from coatnet_search.ordering import Ordering
@@ -28,6 +27,7 @@ from coatnet_search.record import Record
 from coatnet_search.replicates import REPLICATE, Replicates
 from coatnet_search.strategies import make_strategy
 from coatnet_search.study import Study, larger
+from coatnet_search.task import Report, Task
 from coatnet_search.tuning import TUNE, TUNED, best_values
 from coatnet_search.understand import BASELINE
 

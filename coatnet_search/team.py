@@ -19,11 +19,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import distributed
 
 from coatnet_search.arch import Failure
-from coatnet_search.evaluate import Evaluator, Fault, Rows, Task, failure_of, task_from_dict, task_to_dict
+from coatnet_search.evaluate import Evaluator, Rows
 from coatnet_search.guard import Guard, Overrun
 from coatnet_search.nodes import bundle
 from coatnet_search.sections import Resources
 from coatnet_search.study_file import study_of_values
+from coatnet_search.task import Fault, Task, failure_of
 from coatnet_search.train import TrainingFailed
 from coatnet_search.world import World
 
@@ -54,7 +55,7 @@ class Team:
         try:
             if not self._mates:
                 self._gather()
-            working = [mate.train.remote(task_to_dict(task)) for mate in self._mates]
+            working = [mate.train.remote(task.to_dict()) for mate in self._mates]
             while (row := self._first(working, next, own, None)) is not None:
                 yield row
             ray.wait(working, num_returns=len(working))
@@ -144,7 +145,7 @@ class Mate:
 
     def train(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """Its part of a trial's training; None, or the values of its failure."""
-        task, resources = task_from_dict(asked), self._study.file.resources
+        task, resources = Task.from_dict(asked), self._study.file.resources
         try:
             self._evaluator = self._evaluator or Evaluator(
                 self._study, self._checkpoints, device="cuda" if resources.gpus else "cpu",

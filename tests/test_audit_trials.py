@@ -15,12 +15,12 @@ from coatnet_search.audit import NUM_BANDS
 from coatnet_search.audit_trials import DRAWN, AuditPlan, check_audit
 from coatnet_search.document import dump
 from coatnet_search.errors import InputError
-from coatnet_search.evaluate import Report, Task
 from coatnet_search.record import Record, fold, read_events, read_record, read_trials
 from coatnet_search.run_folder import differences
 from coatnet_search.session import Session
 from coatnet_search.study import Study
 from coatnet_search.study_file import load_study
+from coatnet_search.task import Report, Task
 
 STUDY: dict[str, Any] = {
     "question": "?", "space": "digits", "data": {"name": "digits", "val_fraction": 0.2}, "evaluate": "inherited",

@@ -13,13 +13,13 @@ from test_run import study
 from coatnet_search import guard
 from coatnet_search.arch import Failure
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.evaluate import Report
 from coatnet_search.guard import GIB, Allowance, Guard, Overrun, resident_bytes
 from coatnet_search.journal import Record
 from coatnet_search.record import read_events, read_record, read_trials
 from coatnet_search.run import run
 from coatnet_search.session import Session
 from coatnet_search.study import larger
+from coatnet_search.task import Report
 
 
 @pytest.mark.parametrize(

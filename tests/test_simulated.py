@@ -7,10 +7,10 @@ import pytest
 
 from benchmarks.simulated_clock import replay
 from coatnet_search.cells import planned
-from coatnet_search.evaluate import Report
 from coatnet_search.record import Record, fold, read_events, read_trials
 from coatnet_search.session import Session
 from coatnet_search.study_file import load_study
+from coatnet_search.task import Report
 
 SETS = ("search.strategy=random", "measure=[]", "recipe.epochs=9", "tracking.enabled=false", "search.trials=54")
 HALVING = "search.halving={first: 1, factor: 3}"

@@ -10,8 +10,9 @@ import pytest
 from test_run import study
 
 from coatnet_search.errors import InputError, SetupError
-from coatnet_search.evaluate import Evaluator, Task
+from coatnet_search.evaluate import Evaluator
 from coatnet_search.storage import TRIES, Storage
+from coatnet_search.task import Task
 
 MOTO = os.environ.get("MOTO_SERVER")  # not whatever is on the PATH: it may be of another environment
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from coatnet_search import mirroring
+from coatnet_search import doctor, mirroring
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.mirroring import Gone, Mirror, Refused, unsent_events
 from coatnet_search.record import Record, read_events
@@ -476,15 +476,15 @@ def _alive(pid: int) -> bool:
 class RealServer:
     """``mlflow server`` on loopback with SQLite; may be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder, self.port, self.words = folder, free_port(), words
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
                    "--workers", "1", "--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db",
-                   "--artifacts-destination", str(self.folder / "artifacts")]  # fmt: skip
+                   "--artifacts-destination", str(self.folder / "artifacts"), *self.words]  # fmt: skip
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdout=log, stderr=log, start_new_session=True,
@@ -687,6 +687,23 @@ def test_params_that_differ_and_runs_that_were_deleted_there_stop_nothing(
     assert changed.data.params["s1.depth"] == "2"
     assert changed.data.tags["state"] == "done"
     assert "refused params" in _status(run)["notes"][0]
+
+
+@pytest.mark.mlflow
+@pytest.mark.full
+def test_a_server_for_other_hosts_is_asked_once_and_doctor_knows_the_mend(tmp_path: Path) -> None:
+    write_study(tmp_path, 2)
+    server = RealServer(tmp_path, "--allowed-hosts", "mlflow.example")
+    server.start()
+    try:
+        until(server.healthy)
+        finding = doctor._server(server.uri)[0]
+        with pytest.raises(SetupError, match=r"9 events not sent: .*Invalid Host header"):
+            mirror(tmp_path, server.uri, "small")
+    finally:
+        server.kill()
+
+    assert finding.state == "warning" and "--allowed-hosts" in finding.mend
 
 
 @pytest.mark.mlflow
