@@ -193,6 +193,11 @@ def storage_uri(value: str) -> str:
     return value
 
 
+def data_place(value: str) -> str:
+    """A path, or a URI without keys."""
+    return storage_uri(value) if "://" in value else value
+
+
 def safe_name(text: str) -> str:
     """A study's name as a folder name: itself if it is letters, digits, ``.``, ``_``, ``-`` and at most 64 long.
 

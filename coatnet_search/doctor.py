@@ -181,7 +181,7 @@ def _cluster(address: str, runs: Path) -> list[Finding]:
             told = nodes.on_every_node(nodes.facts)
             waited = time.time() - before
             own = nodes.facts()
-            shared = nodes.storage_problems(runs / "doctor", None)
+            shared = nodes.storage_problems(runs / "doctor")
     except SetupError as error:
         return [Finding(check="cluster", state="problem", found=str(error), mend="start it, or give its --address")]
     finally:

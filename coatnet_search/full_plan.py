@@ -154,14 +154,15 @@ def resolved(network: Network, name: str, sets: Sequence[str] = (), epochs: int 
 
 
 def data_spec(text: str, sets: Sequence[str] = ()) -> DataSpec:
-    """``digits``, ``NAME:PATH`` or a path, whose kind follows from what is there; ``sets``: ``data.KEY=VALUE``.
+    """``digits``, ``NAME:PATH``, ``NAME:URI`` or a path, whose kind follows from what is there.
 
-    Raises InputError and SetupError.
+    ``sets``: ``data.KEY=VALUE``. Raises InputError and SetupError.
     """
     name, colon, path = text.partition(":")
     values: dict[str, Any]
     if text in DATASETS or (colon and name in DATASETS):
-        values = {"name": name, "path": str(Path(path).expanduser().resolve()) if path else None}
+        here = path if not path or "://" in path else str(Path(path).expanduser().resolve())
+        values = {"name": name, "path": here or None}
     elif (place := Path(text).expanduser()).exists():
         values = {"name": _kind(place), "path": str(place.resolve())}
     elif "/" in text or "." in text or colon:

@@ -109,26 +109,28 @@ def check_nodes(run: Path, data: str | None, storage: Storage | None = None) -> 
     """
     if sum(node["Alive"] for node in ray.nodes()) < 2:
         return
-    if storage:
-        found = sorted({problem for problem in on_every_node(reach, storage.uri) if problem})
-    else:
-        found = storage_problems(run, data)
+    shared = problems(reach, storage.uri) if storage else storage_problems(run)
+    found = [*shared, *(problems(has, data if "://" in data else str(Path(data).resolve())) if data else [])]
     if found:
         raise SetupError(f"{'; '.join(found[:3])}. Give --runs (and data.path) on storage that all nodes mount at the "
                          "same place")  # fmt: skip
 
 
-def storage_problems(run: Path, data: str | None) -> list[str]:
+def storage_problems(run: Path) -> list[str]:
     """What the nodes do not see as this one does: a line for each, with its host."""
     folder, token = (run / "checkpoints").resolve(), uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / f".seen-by-{token}"
     mark.write_text(token, encoding="utf-8")
-    where = str(Path(data).resolve()) if data else None
     try:
-        return sorted({problem for problem in on_every_node(look, str(mark), token, where) if problem})
+        return problems(look, str(mark), token)
     finally:
         mark.unlink(missing_ok=True)
+
+
+def problems(look: Callable[..., str | None], *given: Any) -> list[str]:
+    """What each living node finds wrong, once."""
+    return sorted({problem for problem in on_every_node(look, *given) if problem})
 
 
 def on_every_node(work: Callable[..., T], *given: Any) -> list[T]:
@@ -159,7 +161,16 @@ def facts() -> dict[str, Any]:
             "coatnet-search": code_version(), "clock": time.time()}  # fmt: skip
 
 
-def look(mark: str, token: str, data: str | None) -> str | None:
+def has(data: str) -> str | None:
+    """On a node: why it has no data at a path or URI; None: it has."""
+    try:
+        there = bool(Storage(data, "data.path").files()) if "://" in data else Path(data).expanduser().exists()
+    except (InputError, SetupError) as error:
+        return f"node {platform.node()}: {error}"
+    return None if there else f"node {platform.node()} has no {data}"
+
+
+def look(mark: str, token: str) -> str | None:
     """On a node: what is wrong with what it sees; None: nothing."""
     path, host = Path(mark), platform.node()
     try:
@@ -171,6 +182,4 @@ def look(mark: str, token: str, data: str | None) -> str | None:
         return f"node {host} does not share {path.parent}: {error.strerror}"
     if seen != token:
         return f"node {host} has another {path.parent}"
-    if data is not None and not Path(data).exists():
-        return f"node {host} has no {data}"
     return None

@@ -39,8 +39,9 @@ class DataSpec:
 
     name: Text
     """The kind of data set: digits, parquet, image_folder, cifar10, cifar100."""
-    path: Text | None = None
-    """File or folder of the data; null where the kind needs none."""
+    path: Annotated[Text, AfterValidator(checks.data_place)] | None = None
+    """File or folder of the data, also as a URI (s3://bucket/folder, gs://...), which each machine fetches once; null
+    where the kind needs none."""
     val_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     """Share of the training images that is held out for validation."""
     seed: CountOrZero = 0

@@ -22,7 +22,7 @@ from command_line import call
 from coatnet_search.cluster import _SETTINGS, _cause
 from coatnet_search.errors import SetupError
 from coatnet_search.jobs import _named
-from coatnet_search.nodes import answers, bundle, fitting, look
+from coatnet_search.nodes import answers, bundle, fitting, has, look
 from coatnet_search.record import read_events, read_trials
 from coatnet_search.sections import Resources
 
@@ -55,10 +55,12 @@ def test_a_node_that_sees_another_folder_or_no_data_says_so(tmp_path):
     mark = tmp_path / "shared" / "mark"
     mark.write_text("token")
 
-    assert look(str(mark), "token", str(tmp_path)) is None
-    assert "does not share" in look(str(tmp_path / "elsewhere" / "mark"), "token", None)
-    assert "has another" in look(str(mark), "other", None)
-    assert look(str(mark), "token", "/no/such/data").endswith("has no /no/such/data")
+    assert look(str(mark), "token") is None
+    assert "does not share" in look(str(tmp_path / "elsewhere" / "mark"), "token")
+    assert "has another" in look(str(mark), "other")
+    for there, elsewhere in (("", "/no/such/data"), ("file://", "file:///no/such/data")):
+        assert has(f"{there}{tmp_path}") is None
+        assert has(elsewhere).endswith(f"has no {elsewhere}")
     assert list((tmp_path / "shared").iterdir()) == [mark]
 
 

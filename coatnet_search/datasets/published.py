@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coatnet_search.datasets.cache import cache_dir
+from coatnet_search.datasets.remote import local_path
 from coatnet_search.datasets.source import Pixels, Source, fingerprint
 from coatnet_search.errors import SetupError
 
@@ -21,7 +22,7 @@ def open_published(
     The folder is ``data.path``, else one in the cache. Raises SetupError where the files are missing and
     ``data.download`` was not set, or where the download fails.
     """
-    root = Path(spec.path).expanduser() if spec.path else cache_dir() / "downloads"
+    root = local_path(spec.path) if spec.path else cache_dir() / "downloads"
     files = [root / cls.base_folder / name for name, _ in (cls.train_list if train else cls.test_list)]
     if not all(file.exists() for file in files):
         _fetch(spec, cls, root)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from coatnet_search.datasets.remote import local_path
 from coatnet_search.errors import SetupError
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class Source:
 
 
 def require_path(spec: "DataSpec", what: str) -> Path:
-    """``spec.path`` as it exists. Raises SetupError that says how to give it."""
+    """``spec.path`` as it exists, fetched where it is a URI. Raises SetupError that says how to give it."""
     if spec.path is None:
         raise SetupError(f"data set {spec.name!r} needs {what}: --set data.path=...")
-    path = Path(spec.path).expanduser()
+    path = local_path(spec.path)
     if not path.exists():
         raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
     return path.resolve()
