@@ -214,7 +214,7 @@ def _reason(
     """One sentence with the numbers that put this trial in its place; ``counts``: networks on the front, trials."""
     first = next(iter(objectives))
     values = join_words([f"{quantity(name).title} {show(name, row[name])}" for name in objectives])
-    among = f"the {counts[1]} comparable trials" + (f" with {_limit_words(objectives, limits)}" if limits else "")
+    among = f"the {counts[1]:,} comparable trials" + (f" with {_limit_words(objectives, limits)}" if limits else "")
     if rank == 1:
         return f"Best {quantity(first).title} of {among}: {values}."
     versus = _versus(row, best, objectives)

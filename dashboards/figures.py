@@ -127,7 +127,8 @@ def learning_curves(frame: pd.DataFrame, objectives: Mapping[str, Sense], *, the
     if name is None:
         return empty_figure(new_figure("Learning curves", "epoch", "", theme), "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
-    title = f"{_capital(quantity(name).title)} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
+    count = f"{len(drawn):,} of {len(frame):,} trials"
+    title = f"{_capital(quantity(name).title)} by epoch ({count}, the front drawn strong)"
     figure = new_figure(title, "epoch", axis_title(name), theme)
     for layout, look in looks.items():
         own = [pair for pair in drawn if pair[0]["layout"] == layout]

@@ -1,7 +1,7 @@
 """What a search has taught, in plotly: pure functions, ``Insights`` in, figure out; see ``insight_marks.py``."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def all_figures(
         "search-growth-hours": growth(found, "device_hours", theme=theme),
         "search-importance": importance(found.importance, found.main, theme=theme),
         "search-marginals": marginals(found.marginals, found.importance, found.main, theme=theme),
-        "search-parallel": parallel(frame, objectives, found, theme=theme),
+        "search-parallel": parallel(frame, objectives, insight_marks.leading(found.importance), theme=theme),
     }
 
 
@@ -104,11 +104,11 @@ def marginals(effects: pd.DataFrame, ranked: pd.DataFrame, main: str, *, theme: 
 
 
 def parallel(
-    frame: pd.DataFrame, objectives: Mapping[str, Sense], found: Insights, *, theme: Theme = "light"
+    frame: pd.DataFrame, objectives: Mapping[str, Sense], dimensions: Sequence[str], *, theme: Theme = "light"
 ) -> go.Figure:
-    """A line a trial through its layout, its choices and its objectives, in the colour of its layout."""
-    axes, rows = insight_marks.parallel(frame, objectives, found.importance)
-    figure = new_figure(insight_marks.PARALLEL, "", "", theme)
+    """A line a trial through its layout, its choices of ``dimensions`` and its objectives, in its layout's colour."""
+    axes, rows = insight_marks.parallel(frame, objectives, dimensions)
+    figure = new_figure(f"{insight_marks.PARALLEL}; drag along an axis to filter", "", "", theme)
     if not axes:
         return empty_figure(figure, "Too few comparable trials, or nothing to choose.")
     looks = marks.looks(rows)
@@ -116,11 +116,12 @@ def parallel(
     steps = np.linspace(0, 1, len(names) + 1)
     colours = [[float(end), looks[name].colour] for at, name in enumerate(names) for end in steps[at : at + 2]]
     figure.add_parcoords(
+        labelangle=-20,
         line={"color": [names.index(str(name)) + 0.5 for name in rows["layout"]], "colorscale": colours, "cmin": 0,
               "cmax": len(names)},
         dimensions=[{"label": axis.title, "values": axis.places, "range": [0, 1],
                      "tickvals": [place for place, _ in axis.ticks], "ticktext": [text for _, text in axis.ticks]}
                     for axis in axes],
     )  # fmt: skip
-    figure.update_layout(margin_t=110)
+    figure.update_layout(margin={"t": 130, "r": 90})
     return figure

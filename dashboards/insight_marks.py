@@ -33,14 +33,13 @@ def leading(importance: pd.DataFrame) -> list[str]:
 
 
 def parallel(
-    frame: pd.DataFrame, objectives: Mapping[str, Sense], importance: pd.DataFrame
+    frame: pd.DataFrame, objectives: Mapping[str, Sense], dimensions: Sequence[str]
 ) -> tuple[list[Axis], pd.DataFrame]:
-    """The axes (layout, dimensions, objectives) and the ``best`` trials on them, with their ``layout``; none without
-    trials."""
+    """The axes (layout, those of ``dimensions`` that vary, objectives) and the ``best`` trials on them, with their
+    ``layout``; none without trials."""
     found = candidates(frame, objectives)
-    rows, dimensions = best(found, objectives), found.attrs["dimensions"]
-    names = [name for name in dimensions if name == LAYOUT]
-    names += [name for name in leading(importance) if name in rows]
+    rows, varied = best(found, objectives), found.attrs["dimensions"]
+    names = [name for name in varied if name == LAYOUT] + [name for name in dimensions if name in varied]
     if len(rows) < 2 or not names:
         return [], rows
     return [*(_named(rows, name) for name in names), *(_measured(rows, name) for name in objectives)], rows

@@ -97,7 +97,7 @@ def _marginals(axes: Axes, found: Insights) -> None:
 
 
 def _parallel(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense], found: Insights) -> None:
-    lines, rows = insight_marks.parallel(frame, objectives, found.importance)
+    lines, rows = insight_marks.parallel(frame, objectives, insight_marks.leading(found.importance))
     titles(axes, insight_marks.PARALLEL[:1].lower() + insight_marks.PARALLEL[1:], "", "")
     if not lines:
         return empty_picture(axes, "Too few comparable trials, or nothing to choose.")

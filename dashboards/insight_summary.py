@@ -103,8 +103,9 @@ def _beside_baseline(table: pd.DataFrame) -> list[str]:
     if not count:
         return []
     values = [float(part["hypervolume"].iloc[count - 1]) for part in (search, baseline)]
-    return [f"After {count} trials each, the search's front fills {values[0]:.3f} of the box and the random baseline's "
-            f"{values[1]:.3f} (one run of each: without further seeds the difference has no interval)."]  # fmt: skip
+    return [f"After {count:,} trials each, the search's front fills {values[0]:.3f} of the box and the random "
+            f"baseline's {values[1]:.3f} (one run of each: without further seeds the difference has no interval)."
+            ]  # fmt: skip
 
 
 def _noise(table: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
@@ -116,5 +117,5 @@ def _noise(table: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
     unsure = int(((table["p_front"] > 0.05) & (table["p_front"] < 0.95)).sum())
     share = f"{volume['value']:.3f} of the box (90 % interval {volume['low']:.3f} to {volume['high']:.3f})"
     return [f"Between seeds one training varies by {' and '.join(parts) or 'nothing'} (one standard deviation). "
-            f"{unsure} of {len(table)} networks are neither surely on the front nor surely off it, which fills {share}."
-            ]  # fmt: skip
+            f"{unsure:,} of {len(table):,} networks are neither surely on the front nor surely off it, which fills "
+            f"{share}."]  # fmt: skip

@@ -141,7 +141,7 @@ def _curves(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) ->
         titles(axes, "learning curves", "", "")
         return empty_picture(axes, "No trial has reported an epoch.")
     drawn, looks = marks.curves(frame, name, objectives), marks.looks(frame)
-    title = f"{quantity(name).title} by epoch ({len(drawn)} of {len(frame)} trials, the front drawn strong)"
+    title = f"{quantity(name).title} by epoch ({len(drawn):,} of {len(frame):,} trials, the front drawn strong)"
     titles(axes, title, "epoch", axis_title(name))
     for row, curve in drawn:
         look = looks[str(row["layout"])]

@@ -83,7 +83,7 @@ def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | 
              if name != main and math.isfinite(_number(best[name]))]  # fmt: skip
     about = ", ".join([f"trial {best['number']}", *costs])
     first = (
-        f"Of {len(rows)} comparable trials, {best['layout']} has the best {quantity(main).title}, "
+        f"Of {len(rows):,} comparable trials, {best['layout']} has the best {quantity(main).title}, "
         f"{show(main, best[main])} ({about}{_interval(ordered[:1], num_val)})."
     )
     others = ordered[ordered["layout"] != best["layout"]]
@@ -142,7 +142,7 @@ def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int |
     if rows.attrs["other_budgets"]:
         used = ", ".join(f"{name} {value:g}" for name, value in rows.attrs["budget"].items() if value is not None)
         left = rows.attrs["other_budgets"]
-        trials = "1 trial with less is" if left == 1 else f"{left} trials with less are"
+        trials = "1 trial with less is" if left == 1 else f"{left:,} trials with less are"
         out.append(f"Only the fullest budget ({used}) is compared; {trials} not.")
     if rows.attrs["excluded"]:
         out.append(f"Finished trials that lack an objective are not compared: {rows.attrs['excluded']}.")
@@ -214,7 +214,7 @@ def summary_markdown(
               f"{_markdown(line['reason'])}" for line in data["chosen"]]  # fmt: skip
     lines += [] if data["chosen"] else [_markdown(data["not_chosen"])]
     states = ", ".join(f"{count} {state}" for state, count in data["cost"]["states"].items())
-    lines += ["", f"{data['cost']['trials']} trials ({states or 'none'})."]
+    lines += ["", f"{data['cost']['trials']:,} trials ({states or 'none'})."]
     return "\n".join(lines) + "\n"
 
 

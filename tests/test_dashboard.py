@@ -17,6 +17,7 @@ from coatnet_search.analyse import comparable, numbers
 from coatnet_search.errors import InputError
 from coatnet_search.merge import merge
 from coatnet_search.record import encode
+from dashboards import insight_marks
 from dashboards.compare_summary import front_difference, verdict
 from dashboards.pages import Site, words
 from dashboards.status import status
@@ -260,6 +261,31 @@ def test_dimensions_are_ranked_over_all_trials_and_asked_once_of_each_record(tmp
     assert asked == [1]
     assert [one["y"][-1] for one in ranked] == ["s1.depth", "s1.depth"]
     assert "comparable trials, whatever the filters" in said(tests[1]) and not tests[1].exception
+
+
+def test_parallel_coordinates_are_of_the_dimensions_that_matter_or_of_those_picked(tmp_path):
+    frame = search(60)
+    frame["candidate"] = [{"s1.depth": 1 + number % 3, "s2.depth": number % 2, "s3.depth": 5} for number in range(60)]
+    write_run(tmp_path / "run", frame)
+
+    asked = {"run": "run", "view": "parallel"}
+    usual, picked = (page(tmp_path, "search", **asked, **more) for more in ({}, {"dimensions": "s2.depth"}))
+
+    axes = [[axis["label"] for axis in json.loads(test.get("plotly_chart")[0].proto.spec)["data"][0]["dimensions"]]
+            for test in (usual, picked)]  # fmt: skip
+    assert sorted(axes[0][1:3]) == ["s1.depth", "s2.depth"] and axes[1][:2] == ["layout", "s2.depth"]
+    assert sorted(axes[0][3:]) == sorted(axes[1][2:]) == ["multiply-adds", "validation loss"]
+    assert not usual.exception and not picked.exception
+
+
+def test_of_many_trials_the_best_are_lines(monkeypatch):
+    monkeypatch.setattr(insight_marks, "MOST_LINES", 7)
+    frame = search(60)
+
+    axes, rows = insight_marks.parallel(frame, STUDY["objectives"], [])
+
+    assert sorted(rows["val_loss"]) == sorted(frame["val_loss"])[:7]
+    assert {len(axis.places) for axis in axes} == {7}
 
 
 def test_stages_are_timed_when_asked_and_a_network_too_large_for_that_is_named(tmp_path):

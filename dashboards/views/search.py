@@ -10,8 +10,8 @@ import streamlit as st
 from coatnet_search.analyse import comparable, metric_names, numbers
 from coatnet_search.importance import MOST, importance
 from coatnet_search.quantities import axis_title, heading, quality, quantity, scale
-from coatnet_search.understand import LEAST, marginals
-from dashboards import figures, insight_figures, marks, search_figures
+from coatnet_search.understand import LAYOUT, LEAST, candidates, marginals
+from dashboards import figures, insight_figures, insight_marks, marks
 from dashboards.pages import Run, Site, draw, theme, watch, words
 from dashboards.summary import answer, failures, notices, spreadsheet_safe
 from dashboards.views import architecture
@@ -117,7 +117,13 @@ def _mark(figure: Any, rows: pd.DataFrame, x: str, y: str) -> None:
 
 
 def _parallel(run: Run, rows: pd.DataFrame) -> None:
-    draw(search_figures.parallel(rows, run.objectives, theme=theme()), "parallel")
+    """Of the dimensions that matter most while none are picked, or the first where too few trials tell."""
+    done = len(comparable(run.frame, run.objectives))
+    varied = [name for name in candidates(run.frame, run.objectives).attrs["dimensions"] if name != LAYOUT]
+    usual = insight_marks.leading(_ranked(str(run.path), run.version[0], done, run)[0])
+    usual = usual or varied[: insight_marks.MOST_DIMENSIONS]
+    names = st.multiselect("dimensions", varied, key="dimensions", bind="query-params", placeholder=", ".join(usual))
+    draw(insight_figures.parallel(rows, run.objectives, names or usual, theme=theme()), "parallel")
 
 
 def _dimensions(run: Run, rows: pd.DataFrame) -> None:

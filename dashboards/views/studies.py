@@ -58,7 +58,7 @@ def _row(site: Site, name: str) -> dict[str, Any]:
 def _show(rows: list[dict[str, Any]]) -> None:
     table = spreadsheet_safe(pd.DataFrame(rows))
     st.dataframe(
-        table.dropna(axis="columns", how="all"),
+        table.dropna(axis="columns", how="all").fillna({"scaling": "", "mlflow": ""}),
         hide_index=True,
         column_config={
             "progress": st.column_config.ProgressColumn(format="%.0f %%", min_value=0, max_value=100),
