@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analyse import APART, AUDIT, comparable, complete, join_words, numbers, searched
-from coatnet_search.audit import NUM_BANDS, Audit, Network, Verdict, audit, audited_metric, band_of, corrected, judge
+from coatnet_search.audit import NUM_BANDS, Audit, Network, audit, audited_metric, band_of
 from coatnet_search.errors import InputError
 from coatnet_search.quantities import sense_of
 from coatnet_search.strategies.problem import Problem
 from coatnet_search.supernet_rows import FOLDER, read_supernet_rows
+from coatnet_search.verdict import Verdict, corrected, judge
 
 Row = dict[str, Any]
 LEAST_SEEDS = 2  # finished trainings of a network that counts

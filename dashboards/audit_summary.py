@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from coatnet_search.audit import Audit, signed, trusted
+from coatnet_search.audit import Audit
 from coatnet_search.audited import Judged, judged
 from coatnet_search.quantities import show_difference
 from coatnet_search.ranking import Figure
+from coatnet_search.verdict import signed, trusted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coatnet_search.audit import Audit, Network, Verdict, audit, band_of, corrected, judge, plain, trusted
+from coatnet_search.audit import Audit, Network, audit, band_of, plain
 from coatnet_search.strategies.problem import Problem
+from coatnet_search.verdict import Verdict, corrected, judge, trusted
 
 LAYOUTS = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T")
 WIDTHS, DEPTHS = tuple(range(8, 72, 8)), (1, 2, 3, 4)
