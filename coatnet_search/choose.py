@@ -169,6 +169,8 @@ def _check(frame: pd.DataFrame, limits: Mapping[str, float], top: int) -> None:
             raise InputError(unknown("metric", name, known))
         if not math.isfinite(value):
             raise InputError(f"limit {name}: expected a number, got {value!r}")
+        if quantity(name).form == "percent" and abs(value) > 1:
+            raise InputError(f"limit {name}: expected a fraction, as {value / 100:g} for {value:g} %, got {value:g}")
 
 
 def _shortfall(rows: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> np.ndarray:

@@ -27,4 +27,4 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else "."
-    return f"no {kind} named {str(name)!r}{hint} Known: {', '.join(names)}"
+    return f"no {kind} named {str(name)!r}{hint} Known: {', '.join(names) or 'none'}"

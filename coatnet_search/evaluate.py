@@ -142,6 +142,9 @@ class Evaluator:
             data = self.data(task.arch.image_size)
             rows = self._trainer(task.arch, task.budget, data, self.device)  # it starts over where a rung was reached
             for number, epoch in enumerate(itertools.islice(rows, task.until), 1):
+                if not isinstance(epoch, Mapping):
+                    raise Fault("bad_report", f"the trainer gave {epoch!r:.40} in epoch {number}; it is to yield a "
+                                "mapping of metrics for each epoch")  # fmt: skip
                 yield checked({"epoch": number, **epoch})
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key

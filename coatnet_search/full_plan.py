@@ -165,6 +165,8 @@ def data_spec(text: str, sets: Sequence[str] = ()) -> DataSpec:
         values = {"name": name, "path": here or None}
     elif (place := Path(text).expanduser()).exists():
         values = {"name": _kind(place), "path": str(place.resolve())}
+    elif "://" in text:
+        raise InputError(f"--data: say what kind of data is at a URI: image_folder:{text} or parquet:{text}")
     elif "/" in text or "." in text or colon:
         raise SetupError(f"--data: {text} does not exist; give a folder with one folder of images a class, parquet "
                          f"files, or one of {', '.join(DATASETS)}")  # fmt: skip

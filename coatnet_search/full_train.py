@@ -244,7 +244,7 @@ def _result(
         "test_in_training": opened[1] if opened else None, "note": data.note, "test_note": _test_note(plan, opened),
         "seeds": seeds, "means": means, "device": describe(device),
         "predicted": dict(plan.network.promise),
-        "against_prediction": against(plan.network.promise, means, data.num_train),
+        "against_prediction": against(plan.network.promise, means, data),
         "version": coatnet_search.__version__, "torch": torch.__version__,
     }  # fmt: skip
 
@@ -258,10 +258,13 @@ def _test_note(plan: Plan, opened: tuple[Data, int] | None) -> str | None:
     return f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
 
 
-def against(promise: Mapping[str, Any], means: Mapping[str, Any], num_train: int) -> dict[str, Any] | None:
-    """What the search measured of this network, and what its scaling curve said of ``num_train`` images, beside what
-    full training gave: was the choice right? None where no search says anything of its accuracy."""
-    metrics = promise.get("metrics") or {}
+def against(promise: Mapping[str, Any], means: Mapping[str, Any], data: Data) -> dict[str, Any] | None:
+    """What the search measured of this network, and what its scaling curve said of so many images, beside what full
+    training gave: was the choice right? None where no search says anything of its accuracy, or saw other images."""
+    metrics, num_train = promise.get("metrics") or {}, data.num_train
+    own = {"in_channels": data.in_channels, "num_classes": data.num_classes}
+    if promise.get("images", own) != own:
+        return None
     told = metrics.get("val_top1", 1 - metrics["error"] if "error" in metrics else None)
     if told is None:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from coatnet_search.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError, SetupError
@@ -66,6 +66,8 @@ def _accepted(client: JobSubmissionClient, **job: Any) -> str:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    if not address.startswith(("http://", "https://")):  # Ray would take it for its other port, and wait there
+        raise InputError(f"--address {address}: expected the address of the head node's dashboard, as http://HOST:8265")
     with _named(address):
         return JobSubmissionClient(address)
 
@@ -83,7 +85,7 @@ class _named(contextlib.AbstractContextManager[None]):
                 "here too, with the token in ~/.ray/auth_token (SECURITY.md)"
             ) from None
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, RuntimeError) and not isinstance(error, SetupError):
+        if isinstance(error, (RuntimeError, RayError)) and not isinstance(error, SetupError):
             raise SetupError(f"the job server of Ray at {self._address}: {first[:300]}") from None
         if isinstance(error, OSError):
             raise SetupError(f"no job server of Ray at {self._address}: {first}; it is the dashboard's address of the "

@@ -59,6 +59,6 @@ def _from_run(run: Path, wanted: str) -> Arch:
         return archs[found[0]]
     if found:
         raise InputError(f"{run}: {wanted} begins {len(found)} arch ids: {', '.join(sorted(found)[:5])}")
-    last = f"trials 0 to {max(map(int, numbers))}" if numbers else "no trials"
+    last = f"trials 0 to {max(map(int, numbers))}" if numbers else "no trial with an architecture"
     hint = unknown("arch id", wanted, archs) if 0 < len(archs) <= 12 else f"no trial or arch id {wanted!r}"
     raise InputError(f"{run}: {hint}; it has {last}")

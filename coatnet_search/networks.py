@@ -200,7 +200,8 @@ def _promise(name: str) -> dict[str, Any]:
     if Path(name).suffix in (".yaml", ".yml"):
         found = read_document(Path(name)).value
         wanted = ("study", "trial", "metrics", "budget")
-        return {key: found[key] for key in wanted if "metrics" in found and found.get(key) is not None}
+        told = {key: found[key] for key in wanted if "metrics" in found and found.get(key) is not None}
+        return {**told, **_images(found["arch"])} if told and isinstance(found.get("arch"), dict) else told
     run, colon, wanted_id = name.rpartition(":")
     if not colon or not record_path(Path(run)).is_file():
         return {}
@@ -208,8 +209,15 @@ def _promise(name: str) -> dict[str, Any]:
         ids = (str(trial.number), trial.arch.id if trial.arch else "")
         if trial.state == "done" and (wanted_id in ids or (len(wanted_id) > 2 and ids[1].startswith(wanted_id))):
             budget = dataclasses.asdict(trial.budget) if trial.budget else {}
-            return {"study": Path(run).name, "trial": trial.number, "metrics": dict(trial.metrics), "budget": budget}
+            seen = _images(trial.arch.to_dict()) if trial.arch else {}
+            return {"study": Path(run).name, "trial": trial.number, "metrics": dict(trial.metrics), "budget": budget,
+                    **seen}  # fmt: skip
     return {}
+
+
+def _images(arch: Mapping[str, Any]) -> dict[str, Any]:
+    """What the images of a search were like: full training on others does not tell whether its choice was right."""
+    return {"images": {name: arch.get(name) for name in ("in_channels", "num_classes")}}
 
 
 def family_size(network: Network) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from coatnet_search.checks import safe_name
 from coatnet_search.cost import cost
 from coatnet_search.datasets import DATASETS, FULL_LOOK, Summary, summarize
 from coatnet_search.datasets.index import build_index
+from coatnet_search.datasets.remote import local_path
 from coatnet_search.datasets.source import Source
 from coatnet_search.document import dump, one_line
 from coatnet_search.errors import InputError, SetupError
@@ -82,14 +84,15 @@ class Written:
     device: str
 
 
-def look_at(folder: Path) -> Look:
-    """The images of a folder of class folders, or of parquet files. Raises InputError and SetupError."""
-    path = folder.expanduser()
+def look_at(folder: str | Path) -> Look:
+    """The images of a folder of class folders, or of parquet files, here or at a URI. Raises InputError and
+    SetupError."""
+    path, remote = local_path(str(folder)), "://" in str(folder)
     if not path.exists():
         raise SetupError(f"--data: {path} does not exist; give a folder with one folder of images a class")
     parquet = path.suffix == ".parquet" or any(path.glob("train*.parquet")) or any(path.glob("data/train*.parquet"))
     kind = "parquet" if parquet else "image_folder"
-    spec = DataSpec(name=kind, path=str(path.resolve()))
+    spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
     per_class = None
     if source.num_images <= FULL_LOOK:
@@ -257,7 +260,8 @@ def facts(look: Look) -> list[str]:
     if look.smallest_class:
         name, number = look.smallest_class
         lines.append(f"the smallest class, {name}, has {number:,} images")
-    lines.append(f"{summary.num_broken} broken images are left out" if summary.num_broken else "no broken images")
+    broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
+    lines.append(broken if summary.num_broken else "no broken images")
     if not summary.exact:
         lines.append("only a sample of the images was opened")
     return [one_line(line) for line in lines]
@@ -278,9 +282,9 @@ def _study_header(look: Look) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def default_name(folder: Path) -> str:
+def default_name(folder: str | Path) -> str:
     """A study's name from the data's place: the folder's own name, or the one above where that says nothing."""
-    place = folder.expanduser().resolve()
+    place = Path(urlsplit(str(folder)).path if "://" in str(folder) else folder).expanduser().resolve()
     while place.suffix == ".parquet" or place.name.lower() in ("train", "data", "images"):
         place = place.parent
     name = place.name

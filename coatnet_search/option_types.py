@@ -22,6 +22,13 @@ def positive(text: str) -> float:
     return value
 
 
+def fraction(text: str) -> float:
+    value = positive(text)
+    if value >= 1:
+        raise argparse.ArgumentTypeError(f"expected a fraction between 0 and 1, such as 0.2, got {text!r}")
+    return value
+
+
 def count(text: str) -> int:
     """A whole number of at least 1; 1e3 is one too."""
     value = number(text)

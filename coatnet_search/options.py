@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from coatnet_search.option_types import batch_size, count, limit, numbers, pairs, port, positive
+from coatnet_search.option_types import batch_size, count, fraction, limit, numbers, pairs, port, positive
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,8 @@ def _run_folder(parser: argparse.ArgumentParser, **options: Any) -> None:
 
 
 def _new_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", metavar="DIR", type=Path, required=True,
-                        help="a folder with one folder of images a class, or parquet files")  # fmt: skip
+    parser.add_argument("--data", metavar="DIR", required=True,
+                        help="a folder with one folder of images a class, or parquet files; also as a URI")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the files go (here)")
     parser.add_argument("--name", metavar="N", help="the study's name (the data folder's)")
     _json(parser)
@@ -129,7 +129,7 @@ def _scaling_options(parser: argparse.ArgumentParser) -> None:
                         help="training images to answer for (the largest regime, and 2, 4, 16 times that)")  # fmt: skip
     parser.add_argument("--at-compute", metavar="C", type=positive,
                         help="only what trains there within so many multiply-adds")  # fmt: skip
-    parser.add_argument("--target-error", metavar="E", type=positive, help="how many images each needs for this error "
+    parser.add_argument("--target-error", metavar="E", type=fraction, help="how many images each needs for this error "
                         "(a fraction, as 0.2)")  # fmt: skip
     parser.add_argument("--compute", metavar="C", type=positive, nargs="+", action="extend", default=[],
                         help="what so many multiply-adds of training buy: which arm, on how many images")  # fmt: skip

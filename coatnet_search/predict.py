@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from coatnet_search.bundle import Bundle
@@ -68,5 +69,7 @@ def _pixels(bundle: Bundle, file: Path) -> Tensor | str:
     """uint8 (C, stored, stored), or why there are none."""
     try:
         return bundle.sight.pixels(file.read_bytes())
+    except UnidentifiedImageError:
+        return "not an image that Pillow knows"
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         return f"{type(error).__name__}: {error}"

@@ -91,7 +91,8 @@ def _message(cls: type, at: KeyPath, fault: Any) -> str:
     if kind == _UNKNOWN:
         return unknown("key", str(at[-1])[:60], _keys(cls, at[:-1]))
     if kind == "missing":
-        return f"this key is missing; add it ({_keys(cls, at[:-1])[str(at[-1])].rstrip('.')})"
+        said = _keys(cls, at[:-1])[str(at[-1])]
+        return f"this key is missing; add it ({said if said.endswith('...') else said.rstrip('.')})"
     return wrong(_EXPECTED[kind].format(**context), fault["input"])
 
 

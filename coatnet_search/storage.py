@@ -32,7 +32,8 @@ class Remote:
 
 
 class Storage:
-    """A folder at a URI. Each method tries again a few times, then raises SetupError; no URI is an InputError.
+    """A folder at a URI. Each method tries again a few times, then raises SetupError; what is no URI is an
+    InputError, what cannot be reached a SetupError.
 
     ``key``: of the study, for what is said of it.
     """
@@ -41,8 +42,10 @@ class Storage:
         self.uri, self._key, self._sleep = uri, key, sleep
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
-        except (ValueError, OSError) as error:
+        except ValueError as error:
             raise InputError(f"{key}: {uri}: {str(error).splitlines()[0]}") from None
+        except OSError as error:
+            raise SetupError(f"{key}: {uri}: {str(error).splitlines()[0]}") from None
 
     def files(self) -> dict[str, Remote]:
         """All files below the URI by their names from there, or the one file that it is; none where nothing is."""

@@ -62,10 +62,13 @@ class Fault(Exception):
 
 
 def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as floats. Raises Fault for what is no number, NaN, infinite, or outside what the metric can be."""
+    """Metrics as floats, without those that are None. Raises Fault for what is no number, NaN, infinite, or outside
+    what the metric can be."""
     clean: dict[str, float] = {}
     at = f" in epoch {metrics['epoch']}" if "epoch" in metrics else ""
     for name, value in metrics.items():
+        if value is None:  # not known
+            continue
         number = _number(name, value, at)
         if not math.isfinite(number):
             raise Fault("nan", f"{name} is {number}{at}")

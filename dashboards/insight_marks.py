@@ -13,7 +13,7 @@ from dashboards import marks
 
 MOST_DIMENSIONS = 8  # in one figure; the most important are drawn
 MOST_LINES = 2000  # of the best trials; more of them are one grey area
-PARALLEL = f"Trials in parallel coordinates (at most {MOST_LINES:,}, the best)"
+PARALLEL = f"Candidates in parallel coordinates (at most {MOST_LINES:,}, the best)"
 ORIGINS = {"search": marks.COLOURS[0], "baseline": marks.COLOURS[1]}
 NAMES = {"search": "search", "baseline": "random baseline"}
 

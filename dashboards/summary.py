@@ -215,6 +215,8 @@ def summary_markdown(
     lines += [] if data["chosen"] else [_markdown(data["not_chosen"])]
     states = ", ".join(f"{count} {state}" for state, count in data["cost"]["states"].items())
     lines += ["", f"{data['cost']['trials']:,} trials ({states or 'none'})."]
+    lines += [f"- {line['count']:,} by {_markdown(line['kind'])}, the first: {_markdown(line['message'])}"
+              for line in data["failures"]]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -102,7 +102,12 @@ def test_without_finished_trials_there_is_nothing_to_choose(frame):
 
 @pytest.mark.parametrize(
     ("limit", "top", "message"),
-    [({"mac": 1e6}, 3, "did you mean 'macs'"), ({"macs": float("nan")}, 3, "expected a number"), ({}, 0, "at least 1")],
+    [
+        ({"mac": 1e6}, 3, "did you mean 'macs'"),
+        ({"macs": float("nan")}, 3, "expected a number"),
+        ({}, 0, "at least 1"),
+        ({"val_top1": 95}, 3, "expected a fraction, as 0.95 for 95 %"),
+    ],
 )
 def test_a_rule_that_cannot_be_is_refused(limit, top, message):
     with pytest.raises(InputError, match=message):

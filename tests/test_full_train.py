@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,8 @@ def test_a_timm_network_trains_by_the_same_recipe_and_is_read_back(tmp_path):
 
 
 def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(arch_file, tmp_path):
-    num_train = planned(arch_file).load(8).num_train
+    data = planned(arch_file).load(8)
+    num_train = data.num_train
     path = tmp_path / "1-chosen.yaml"
     curve = {"predicted_error": 0.5, "predicted_low": 0.0, "predicted_high": 1.0, "predicted_images": num_train}
     promise = {"study": "s", "trial": 3, "metrics": {"val_top1": 0.2, **curve}, "budget": {"epochs": 6}}
@@ -158,8 +160,24 @@ def test_a_network_that_a_search_chose_is_held_against_what_the_search_saw(arch_
     assert found["gain"] == pytest.approx(result["means"]["val_top1"]["mean"] - 0.2)
     assert result["predicted"]["trial"] == 3
     assert (found["predicted_val_top1"], found["inside_prediction"]) == (0.5, True)
-    assert "inside_prediction" not in (against(promise, result["means"], 5000) or {})
-    assert against({}, result["means"], num_train) is None
+    assert "inside_prediction" not in (against(promise, result["means"], _images(data, num_train=5000)) or {})
+    assert against({}, result["means"], data) is None
+
+
+def test_a_training_on_other_images_than_the_search_s_does_not_judge_its_choice(arch_file, tmp_path):
+    data, path = planned(arch_file).load(8), tmp_path / "1-chosen.yaml"
+    told = {"study": "s", "trial": 3, "metrics": {"val_top1": 0.2}, "budget": {"epochs": 6}}
+    path.write_text(yaml.safe_dump({"arch": ARCH.to_dict(), **told}))
+    promise, means = planned(str(path)).network.promise, {"val_top1": {"mean": 0.5}}
+
+    assert against(promise, means, data)["gain"] == pytest.approx(0.3)
+    assert against(promise, means, _images(data, num_classes=2)) is None
+    assert against(promise, means, _images(data, in_channels=3)) is None
+
+
+def _images(data, **other):
+    facts = {name: getattr(data, name) for name in ("num_train", "in_channels", "num_classes")}
+    return SimpleNamespace(**{**facts, **other})
 
 
 def test_a_folder_of_other_training_is_refused_with_the_difference(arch_file, tmp_path):

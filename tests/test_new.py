@@ -104,7 +104,7 @@ def test_a_broken_image_is_counted_and_named_classes_kept(capsys: pytest.Capture
 
     assert made.code == 0
     assert made.json["data"]["num_broken"] == 1
-    assert "1 broken images are left out" in made.err
+    assert "1 broken image is left out" in made.err
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,7 @@ def test_a_study_is_submitted_with_its_files_settings_and_variables(jobs, tmp_pa
         (["--runs", "runs"], 2, "a job starts in a folder of its own; give an absolute path"),
         (["--runs", "/shared", "--env", "NOT_SET"], 2, "--env NOT_SET: this variable is not set here"),
         (["--runs", "/shared"], 3, "no job server of Ray at http://127.0.0.1:9"),
+        (["--runs", "/shared", "--address", "127.0.0.1:8265"], 2, "as http://HOST:8265"),
     ],
 )
 def test_what_cannot_be_submitted_is_one_line(words, code, message, capsys):

@@ -15,6 +15,7 @@ from coatnet_search.datasets import load_data, remote
 from coatnet_search.datasets.remote import _place, local_path
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.full_plan import data_spec
+from coatnet_search.new import default_name, look_at
 from coatnet_search.record import read_trials
 from coatnet_search.run import run
 from coatnet_search.sections import DataSpec
@@ -48,6 +49,7 @@ def test_a_machine_fetches_once_and_again_only_what_has_changed(tmp_path, monkey
 
     place = local_path(uri)
     local_path(uri)
+    local_path(f"{uri}/")
     whole = len(asked)
     remote._fetched.cache_clear()
     local_path(uri)
@@ -103,6 +105,16 @@ def test_full_training_takes_a_uri_for_its_data():
     spec = data_spec("image_folder:s3://bucket/flowers")
 
     assert (spec.name, spec.path) == ("image_folder", "s3://bucket/flowers")
+    with pytest.raises(InputError, match="image_folder:s3://bucket/flowers or parquet:s3://bucket/flowers"):
+        data_spec("s3://bucket/flowers")
+
+
+def test_a_study_is_made_of_images_at_a_uri(tmp_path):
+    uri = make_folder(tmp_path / "flowers" / "train").as_uri()
+
+    look = look_at(uri)
+
+    assert (look.spec.path, look.summary.num_classes, default_name(uri)) == (uri, 3, "flowers")
 
 
 def test_a_search_trains_on_data_at_a_uri(tmp_path):

@@ -262,6 +262,14 @@ def test_a_measured_limit_refuses_a_network_before_it_is_trained(tmp_path):
     assert all(trial.curve == () and "throughput_images_per_s" in trial.failure.message for trial in trials)
 
 
+def test_a_number_that_is_not_known_is_left_out_and_what_is_no_mapping_is_told(tmp_path):
+    known = read_trials(run(study(1, "half_known"), local=True, runs=tmp_path / "known").run)[0]
+    wrong = read_trials(run(study(1, "no_mapping"), local=True, runs=tmp_path / "wrong").run)[0]
+
+    assert known.state == "done" and known.metrics["val_top1"] == 0.5 and "val_top5" not in known.metrics
+    assert wrong.failure.message.startswith("the trainer gave 'val_loss' in epoch 1; it is to yield a mapping")
+
+
 def test_a_study_that_only_measures_trains_nothing(tmp_path):
     measured = load_study("quickstart", [*SMALL, "measure=[throughput]", "search.trials=2", "evaluate=measured",
                                          "objectives={throughput_images_per_s: max, macs: min}"])  # fmt: skip

@@ -168,3 +168,11 @@ def learns(arch, budget, data, device):
     for epoch in range(1, budget.epochs + 1):
         late = 0.3 if "T" in arch.layout else 0.05
         yield {**GOOD, "val_loss": 0.1 + score(arch) / 5 + late * (1 - epoch / budget.epochs) + 1 / (1 + epoch)}
+
+
+def half_known(arch, budget, data, device):
+    yield {"val_loss": 1.0, "val_top1": 0.5, "val_top5": None}
+
+
+def no_mapping(arch, budget, data, device):
+    return {"val_loss": 1.0, "val_top1": 0.5}

@@ -34,6 +34,9 @@ def main(given: argparse.Namespace) -> int:
     if given.at_data is None:
         if given.at_compute is not None or given.beyond:
             raise InputError("--at-compute and --beyond go with --at-data")
+        if study.get("equal_cost"):
+            screen.note("this is a scaling study: --at-data N chooses by the error that all its runs predict; without "
+                        "it the best single training counts")  # fmt: skip
         choices = choose(frame, study["objectives"], limits, top)
         by = f"{RULE}; {view.verdict.says}" if view else RULE
     else:

@@ -61,8 +61,8 @@ def _range(name: str, found: Range) -> str:
 def _time(training: Training | None) -> list[tuple[str, str]]:
     if training is None:
         return []
-    speed = f"{training.images_per_s:,.3g} images/s in a few training steps of {show('macs', training.macs)} on "
-    facts = [("measured", f"{speed}{training.device}")]
+    speed = show("throughput_images_per_s", training.images_per_s)
+    facts = [("measured", f"{speed} in a few training steps of {show('macs', training.macs)} on {training.device}")]
     if training.device_hours is None or training.hours is None:
         hours = f"{training.hours_per_million_images:.3g} device-hours for a million images"
     else:

@@ -46,8 +46,11 @@ def _report(given: argparse.Namespace) -> int:
     said = [*(audit.values["sentences"] if audit else []), *taught.values["sentences"]]
     for text in (*_verdicts(section), *found["answer"], *found["notices"], *said):
         screen.say(text)
-    screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture", **metric_columns(found["columns"])},
-                 found["front"])  # fmt: skip
+    if found["front"]:
+        screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture",
+                      **metric_columns(found["columns"])}, found["front"])  # fmt: skip
+    if found["failures"]:
+        screen.table({"kind": "cause", "count": "trials", "message": "the first says"}, found["failures"])
     lines = [{"what": line["what"], "planned": line["shown"][0], "used": line["shown"][1]}
              for line in taught.values["spending"]]  # fmt: skip
     screen.table({"what": "", "planned": "planned", "used": "used"}, lines)
@@ -56,7 +59,10 @@ def _report(given: argparse.Namespace) -> int:
     screen.say(f"page: {page}")
     screen.say(f"trials: {paths['trials']}")
     screen.say(f"pictures: {' '.join(str(picture) for picture in pictures)}")
-    screen.next(["choose", given.run], "writes the chosen architectures as files")
+    if section and section.scaling:
+        screen.next(["scaling", given.run], "answers for other amounts of data")
+    elif choices and not study.get("imported"):
+        screen.next(["choose", given.run], "writes the chosen architectures as files")
     return 0
 
 

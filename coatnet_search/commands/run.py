@@ -48,7 +48,7 @@ def _how(given: argparse.Namespace) -> list[str]:
 
 
 def _tell(screen: Screen, outcome: Outcome, failed: list[dict[str, Any]]) -> None:
-    text = f"{outcome.run}: {outcome.finished} trials finished"
+    text = f"{outcome.run}: {outcome.finished} trial{'' if outcome.finished == 1 else 's'} finished"
     if not outcome.complete:
         text = f"{outcome.run}: {outcome.finished} of {outcome.wanted} trials finished, work is left"
     elif outcome.settled:

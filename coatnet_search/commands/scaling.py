@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.commands.records import run_record
+from coatnet_search.errors import InputError
 from coatnet_search.frontier import best_for_compute
 from coatnet_search.scaling import Scaling, fit_scaling
 from coatnet_search.scaling_runs import settings
@@ -22,6 +23,8 @@ CROSSOVER = {"first": "first", "second": "second", "crossover": "crossover (imag
 
 def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
+    if given.most_images is not None and not given.compute:
+        raise InputError("--most-images goes with --compute")
     frame, study = run_record(given.run)
     num_val = (study.get("data_summary") or {}).get("num_val")
     scaling = fit_scaling(frame, up_to=given.up_to, num_val=num_val, form=given.form)
@@ -53,9 +56,10 @@ def main(given: argparse.Namespace) -> int:
                       "90 % of those that reach it", "not_in_range": "P(not in range)"},
                      [_crossing(row) for row in needed.to_dict("records")])  # fmt: skip
     _trust(screen, scaling, study)
-    screen.next(
-        ["choose", given.run, "--at-data", f"{targets[-1]:.0f}"], "writes the choice for that much data as files"
-    )
+    also = ["--at-compute", f"{given.at_compute:g}"] if given.at_compute is not None else []
+    also += ["--beyond"] if given.beyond else []
+    screen.next(["choose", given.run, "--at-data", f"{targets[-1]:.0f}", *also],
+                "writes the choice for that much data as files")  # fmt: skip
     return 0
 
 

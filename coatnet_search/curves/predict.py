@@ -114,12 +114,12 @@ class Fits:
         distance, reach = float(np.exp(u.max())), self.calibration.reach
         if distance > reach * (1 + 1e-9) and not beyond:
             raise InputError(
-                f"{name}: {distance:.3g} times the last x was asked for; calibrated up to {reach:g} times: "
-                "measure nearer, or pass beyond=True"
+                f"{name}: asked at {distance:.3g} times its largest size on record, and predictions are calibrated up "
+                f"to {reach:g} times: measure nearer, or allow it (--beyond; beyond=True)"
             )
         if u.max() > grid[-1] or u.min() < grid[0]:
             raise InputError(
-                f"{name}: {distance:.3g} times the last x is out of every range; expected a size near the data"
+                f"{name}: {distance:.3g} times its largest size on record is out of every range; ask nearer to that"
             )
 
 

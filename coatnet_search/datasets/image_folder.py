@@ -51,7 +51,8 @@ def _images(folder: Path) -> list[Path]:
 def _root(path: Path) -> Path:
     """The folder that holds the classes' folders."""
     if not path.is_dir():
-        raise InputError(f"data.path: {path} is a file; image_folder needs a folder with one folder a class")
+        other = "; data.name=parquet reads it" if path.suffix == ".parquet" else ""
+        raise InputError(f"data.path: {path} is a file; image_folder needs a folder with one folder a class{other}")
     if (path / "train").is_dir():
         return path / "train"
     for name in KEPT_CLOSED:

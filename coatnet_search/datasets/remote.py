@@ -19,7 +19,7 @@ def local_path(path: str) -> Path:
 
     Raises InputError for a URI that is none, SetupError where there is nothing or it cannot be reached.
     """
-    return _fetched(path) if "://" in path else Path(path).expanduser()
+    return _fetched(path.rstrip("/")) if "://" in path else Path(path).expanduser()
 
 
 @functools.cache  # a process trusts what it has fetched: listing many files takes long

@@ -42,6 +42,8 @@ def main(site: Site, run: Run) -> None:
         value=", ".join(str(number) for number in own[:2]) or "C-C-T-T", key="networks",
         bind="query-params", max_chars=200,
     )  # fmt: skip
+    if not own and not st.query_params.get("networks"):
+        st.info("No trial of this study has an architecture to draw yet; this is one of the paper's kind.")
     networks = []
     for name in dict.fromkeys(part.strip() for part in asked.split(",") if part.strip()):
         try:

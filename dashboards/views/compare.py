@@ -35,7 +35,8 @@ def main(site: Site, run: Run) -> None:
 
 def _compare(first: Run, second: Run, x: str, y: str) -> None:
     digests = [run.study.get("data_digest") for run in (first, second)]
-    if digests[0] != digests[1]:
+    same = digests[0] == digests[1]
+    if not same:
         st.warning("The two studies have different images: their difference is not that of their networks alone.")
     budgets = [
         {name: (run.study.get("recipe") or {}).get(name) for name in ("name", "epochs")} for run in (first, second)
@@ -45,7 +46,8 @@ def _compare(first: Run, second: Run, x: str, y: str) -> None:
     num_val = min((run.num_val for run in (first, second) if run.num_val), default=None)
     table = front_difference(first.frame, second.frame, first.objectives, x, y, num_val)
     names, sense = (first.name, second.name), sense_of(y, first.objectives)
-    st.markdown(words(verdict(table, names, x, y, sense)))
+    if same:
+        st.markdown(words(verdict(table, names, x, y, sense)))
     st.caption("At each cost the best network of either study that costs no more. The band is the 95 % interval from "
                "the number of validation images; the noise between seeds comes on top.")  # fmt: skip
     draw(difference(table, names, x, y, theme=theme()), "difference")
