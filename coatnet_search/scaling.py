@@ -253,7 +253,7 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     larger ones out; ``num_val``: validation images, for the noise floor.
 
     Raises InputError for a record that is no scaling study's, for arms with too few amounts of data (how many are
-    needed), and for runs of one curve and amount with different schedules.
+    needed), for runs of one curve and amount with different schedules, and where ``up_to`` holds nothing out.
     """
     table = scaling_runs(frame)
     done = table[(table["state"] == "done") & table["error"].notna()]
@@ -266,6 +266,9 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
         least = usual["num_images"].min()
         raise InputError("no run of this study is done yet" if usual.empty else
                          f"no regime has at most {up_to:g} images; the smallest has {least:g}")  # fmt: skip
+    if up_to is not None and held_out.empty:
+        raise InputError(f"up to {up_to:g} images nothing is held out: the largest regime that is done has "
+                         f"{usual['num_images'].max():g}")  # fmt: skip
     curves, arms = _curves(runs)
     fits = fit_curves(curves, form=form, seed=seed)
     names = list(dict.fromkeys(arms))

@@ -410,6 +410,7 @@ def test_choices_are_files_that_profile_reads(finished: Path, capsys: pytest.Cap
     ("words", "message"),
     [
         (["choose", "{run}", "--limit", "mac=1"], "no metric named 'mac'; did you mean 'macs'?"),
+        (["choose", "{run}", "--limit", "macs=2e6", "--limit", "macs=1e6"], "--limit macs: given twice"),
         (["choose", "{run}", "--limit", "macs=1"], "no trial keeps macs <= 1; the nearest is trial"),
         (["report", "{run}x"], "no such folder"),
         (["report", "{run}/.."], "study.yaml: no such file"),

@@ -264,6 +264,11 @@ def test_larger_regimes_are_held_out_and_predicted() -> None:
     assert table["inside"].all() and (abs(table["predicted"] / table["error"] - 1) < 0.1).all()
 
 
+def test_a_regime_above_all_others_holds_nothing_out():
+    with pytest.raises(InputError, match="up to 1e\\+06 images nothing is held out: the largest"):
+        fit_scaling(world(CROSSING), up_to=1e6)
+
+
 def test_layout_effect_and_spread_of_instances_are_told_apart() -> None:
     scaling = fit_scaling(world(CROSSING, instances=3))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,8 @@ def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
     frame, study = run_record(given.run)
     rule = study.get("choose") or {}
+    if twice := [name for name, times in Counter(name for name, _ in given.limit).items() if times > 1]:
+        raise InputError(f"--limit {twice[0]}: given twice; one bound of a metric can hold")
     limits = {**(rule.get("limit") or {}), **dict(given.limit)}
     top = given.top or rule.get("top", 3)
     view = judged(frame, study, layouts=given.layout)
