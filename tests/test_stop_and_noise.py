@@ -65,7 +65,7 @@ def test_a_rule_ends_a_search_says_so_and_may_change_on_resume(tmp_path, monkeyp
     more = call(capsys, *words)
 
     assert early.code == again.code == more.code == 0
-    assert "1 trials finished; ended early:" in early.out and "stop.device_hours is 1e-05" in early.out
+    assert "1 trial finished; ended early:" in early.out and "stop.device_hours is 1e-05" in early.out
     assert len(read_record("runs/quickstart")) == 4 and "ended early" not in more.out
 
 
