@@ -110,7 +110,8 @@ def check_nodes(run: Path, data: str | None, storage: Storage | None = None) -> 
     if sum(node["Alive"] for node in ray.nodes()) < 2:
         return
     shared = problems(reach, storage.uri) if storage else storage_problems(run)
-    found = [*shared, *(problems(has, data if "://" in data else str(Path(data).resolve())) if data else [])]
+    place = data if not data or "://" in data else str(Path(data).expanduser().resolve())
+    found = [*shared, *(problems(has, place) if place else [])]
     if found:
         raise SetupError(f"{'; '.join(found[:3])}. Give --runs (and data.path) on storage that all nodes mount at the "
                          "same place")  # fmt: skip
@@ -164,7 +165,7 @@ def facts() -> dict[str, Any]:
 def has(data: str) -> str | None:
     """On a node: why it has no data at a path or URI; None: it has."""
     try:
-        there = bool(Storage(data, "data.path").files()) if "://" in data else Path(data).expanduser().exists()
+        there = bool(Storage(data, "data.path").files()) if "://" in data else Path(data).exists()
     except (InputError, SetupError) as error:
         return f"node {platform.node()}: {error}"
     return None if there else f"node {platform.node()} has no {data}"

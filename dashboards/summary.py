@@ -262,7 +262,7 @@ def _states(frame: pd.DataFrame) -> str:
 
 
 def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
-    """A value a trial; what the frame has no column for is None."""
+    """A row a trial, as values that JSON knows; what the frame has no column for is None."""
     names = ("number", "layout", "arch_id", "state", *columns, "epochs", "num_images", "seed", "wall_s", "failure_kind")
     return records(frame.reindex(columns=list(dict.fromkeys(names))))
 
