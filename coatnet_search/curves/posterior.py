@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.special import logsumexp
 
 from coatnet_search.curves.form import Array
-from coatnet_search.curves.library import Library
+from coatnet_search.curves.prior_library import Library
 from coatnet_search.curves.summary import Summary
 
 NOISE = np.array([0.001, 0.002, 0.004, 0.007, 0.012, 0.02, 0.04, 0.08])  # sd of log error of one run

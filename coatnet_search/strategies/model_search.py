@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import moocore
 import numpy as np
 
-from coatnet_search.arch import Trial
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.breeding import breed
+from coatnet_search.strategies.cold_start import spread
+from coatnet_search.strategies.expected_gain import best_batch, nondominated, reach, shell
 from coatnet_search.strategies.features import Array, Features
-from coatnet_search.strategies.gain import best_batch, nondominated, reach, shell
-from coatnet_search.strategies.legal import ENUMERABLE, draw, every, towards_extremes
-from coatnet_search.strategies.outlook import Outlook, averaged
+from coatnet_search.strategies.forecast import Outlook, averaged
+from coatnet_search.strategies.legal_candidates import ENUMERABLE, draw, every, towards_extremes
 from coatnet_search.strategies.problem import Key, Known, Problem, Suggestion, look_back
-from coatnet_search.strategies.spread import spread
 
 LEAST_DONE = 4  # trials with results, below which nothing is modelled
 _DRAWN, _BRED, _ROUNDS = 1000, 700, 3  # candidates of a space that is too large to enumerate

@@ -9,7 +9,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from coatnet_search.blocks.attention import RelativeBias
+from coatnet_search.architecture.blocks.attention import RelativeBias
 from coatnet_search.supernet.parts import Part
 
 

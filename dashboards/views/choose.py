@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.analyse import Floats, comparable, metric_names, numbers
-from coatnet_search.audited import judged
-from coatnet_search.choose import RULE, RULE_AT, Choice, choose, choose_at, document, file_name
-from coatnet_search.errors import InputError
-from coatnet_search.quantities import heading, sense_of, show
-from coatnet_search.scaling import Scaling
-from coatnet_search.screen import command
-from dashboards.pages import Run, Site, words
-from dashboards.views.scaling import fitted
+from coatnet_search.analysis.choose import RULE, RULE_AT, Choice, choose, choose_at, document, file_name
+from coatnet_search.analysis.frame import Floats, metric_names, numbers
+from coatnet_search.analysis.front import comparable
+from coatnet_search.analysis.scaling import Scaling
+from coatnet_search.core.errors import InputError
+from coatnet_search.core.quantities import heading, sense_of, show
+from coatnet_search.core.screen import command
+from coatnet_search.study.audit_of_record import judged
+from runs_on_disk import Run, Site, words
+from views.scaling import fitted
 
 STEPS = 40
 

@@ -5,11 +5,11 @@ import math
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.errors import InputError
-from coatnet_search.quantities import axis_title, quality, quantity, sense_of, show, show_difference
-from dashboards.compare_figures import difference
-from dashboards.compare_summary import front_difference, verdict
-from dashboards.pages import Run, Site, draw, theme, words
+from coatnet_search.core.errors import InputError
+from coatnet_search.core.quantities import axis_title, quality, quantity, sense_of, show, show_difference
+from coatnet_search.figures.compare.figures import difference
+from coatnet_search.figures.compare.summary import front_difference, verdict
+from runs_on_disk import Run, Site, draw, theme, words
 
 COSTS = ("macs", "params", "activations", "latency_ms", "peak_memory_mib")
 QUALITIES = ("error", "val_loss", "val_top1")
