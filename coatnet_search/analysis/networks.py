@@ -8,11 +8,12 @@ follows from the architecture stays as it is.
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from coatnet_search.analysis.frame import Floats, accuracies, numbers
 from coatnet_search.analysis.posterior import DRAWS, Noise, Posterior, of_anything, of_fractions, of_losses
@@ -31,9 +32,11 @@ MOST_FEATURES = 40
 @dataclass(frozen=True)
 class Networks:
     """``table``: a row a network; ``draws``: of each objective, (draws, networks), what the networks may be worth,
-    the less the better; ``run_sd``: of each quality, the standard deviation of one run."""
+    the less the better; ``run_sd``: of each quality, the standard deviation of one run; ``place``: of each trial, the
+    row of its network."""
 
     table: pd.DataFrame
+    place: NDArray[np.intp]
     draws: Mapping[str, Floats]
     run_sd: Mapping[str, float]
 
@@ -54,21 +57,37 @@ def networks(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> Networks:
     groups = [places[key] for key in keys.loc[best.index]]
     table = best.reset_index(drop=True).assign(runs=[len(group) for group in groups])
     table.attrs = dict(rows.attrs)
+    at = {key: row for row, key in enumerate(keys.loc[best.index])}
+    place = np.array([at[key] for key in keys], dtype=np.intp)
     about = _About(rows, groups)
     found = {name: _quality(rows, name, sign, about) for name, sign in
              {**signs, **_beside(rows, objectives)}.items() if not measured(rows, name)}  # fmt: skip
     columns: dict[str, Any] = {}
     for name, (sign, known) in found.items():
         columns |= _columns(table, name, sign, known)
-    for name in [str(name) for name in rows.columns if measured(rows, str(name))]:
-        columns[name] = np.array([np.nanmean(one) if np.isfinite(one).any() else np.nan for one in
-                                  (numbers(rows, name)[group] for group in groups)])  # fmt: skip
+    for name in [str(name) for name in rows.columns if f"{name}_spread" in rows.columns]:
+        columns[name] = _means(numbers(rows, name), place, len(groups))
     table = table.assign(**columns)
     table.attrs = dict(rows.attrs)
     rng = np.random.default_rng(0)
     draws = {name: found[name][1].draws if name in found else _measured_draws(table, name, sign, rng)
              for name, sign in signs.items()}  # fmt: skip
-    return Networks(table, draws, {name: known.run_sd for name, (_, known) in found.items()})
+    return Networks(table, place, draws, {name: known.run_sd for name, (_, known) in found.items()})
+
+
+def is_disturbed(attributes: object, name: str) -> bool:
+    """Whether a trial's measurement of a quantity was made on a busy machine: measurements are named by how the names
+    of what they give begin (``throughput`` of ``throughput_images_per_s``)."""
+    busy = attributes.get("disturbed") if isinstance(attributes, Mapping) else None
+    return any(name.startswith(str(one)) for one in busy or ())
+
+
+def _means(values: Floats, place: NDArray[np.intp], count: int) -> Floats:
+    """(networks,): of the values that are known; NaN where none is."""
+    known = np.isfinite(values)
+    totals = np.bincount(place[known], values[known], count)
+    counts = np.bincount(place[known], minlength=count)
+    return np.divide(totals, counts, out=np.full(count, np.nan), where=counts > 0)
 
 
 def measured(rows: pd.DataFrame, name: str) -> bool:
@@ -97,7 +116,7 @@ class _About:
         self.groups, self.num_val = groups, rows.attrs.get(NUM_VAL)
         self.layouts = first["layout"].astype(str).to_numpy()
         cost = next((values for name in ("macs", "params") if np.isfinite(values := numbers(first, name)).all()), None)
-        self.cost = np.log(np.maximum(cost, 1.0)) if cost is not None else np.zeros(len(first))
+        self.cost = np.log(np.maximum(cost, 1e-9 * cost.max())) if cost is not None and cost.max() > 0 else np.zeros(len(first))
         self.features = _features(first)
         self.offsets: Mapping[str, float] = rows.attrs.get(OFFSETS) or {}
         self.scatter = float(rows.attrs.get(SCATTER) or 0.0)
@@ -118,20 +137,21 @@ def _features(first: pd.DataFrame) -> Floats:
 
 def _quality(rows: pd.DataFrame, name: str, sign: float, about: _About) -> tuple[float, Posterior]:
     """The sign that makes a quality a loss, and what is known of each network."""
-    values = sign * (accuracies(rows) if name == "val_top1" else numbers(rows, name))
+    mirror = name == "val_top1" and sign < 0  # of the error, which is fitted once for both
+    values = 1 - accuracies(rows) if mirror else sign * numbers(rows, name)
     runs = [values[group][np.isfinite(values[group])] for group in about.groups]
     known = [place for place, own in enumerate(runs) if len(own)]
     found = _cached(_Runs(tuple(tuple(runs[place]) for place in known), about.cost[known].tobytes(),
-                          about.features[known].tobytes(), name, about.num_val, about.scatter))  # fmt: skip
-    found = _spread_out(found, known, len(runs))
+                          about.features[known].tobytes(), "error" if mirror else name, about.num_val,
+                          about.scatter))  # fmt: skip
+    found = _shifted(_spread_out(found, known, len(runs)), -1.0 if mirror else 0.0)
     errors = np.array([about.offsets.get(layout, 0.0) for layout in about.layouts])
     if not errors.any():
         return sign, found
     labels, place = np.unique(about.layouts, return_inverse=True)
     shift = np.random.default_rng(1).standard_normal((DRAWS, len(labels)))[:, place] * errors
     reach = [np.hypot(end - found.mean, 1.96 * errors) for end in (found.low, found.high)]
-    return sign, Posterior(mean=found.mean, low=found.mean - reach[0], high=found.mean + reach[1],
-                           draws=found.draws + shift, run_sd=found.run_sd, spread=found.spread)  # fmt: skip
+    return sign, replace(found, low=found.mean - reach[0], high=found.mean + reach[1], draws=found.draws + shift)
 
 
 @dataclass(frozen=True)
@@ -164,14 +184,14 @@ def _noise(runs: Sequence[Floats], cost: Floats, asked: _Runs) -> Noise:
     if len(means) > 2 and np.ptp(cost) > 0:
         expected = np.clip(np.polyval(np.polyfit(cost - cost.mean(), means, 1), cost - cost.mean()), means.min(),
                            means.max())  # fmt: skip
+    expected = np.where(np.abs(expected) < 0.01 * np.abs(means).max(), 0.01 * np.abs(means).max(), expected)
     if asked.name in FRACTIONS:
         noise = of_fractions(np.abs(expected), asked.num_val)
     elif asked.name.endswith("loss"):
         noise = of_losses(expected, asked.num_val)
     else:
         noise = of_anything(expected, float(means.std()))
-    floor = np.maximum(noise.floor, asked.scatter**2)
-    return Noise(floor=floor, common=noise.common, unit=noise.unit, median=noise.median, log_sd=noise.log_sd)
+    return replace(noise, floor=np.maximum(noise.floor, asked.scatter**2))
 
 
 def _spread_out(found: Posterior, known: Sequence[int], count: int) -> Posterior:
@@ -185,6 +205,10 @@ def _spread_out(found: Posterior, known: Sequence[int], count: int) -> Posterior
     draws = np.full((DRAWS, count), np.nan)
     draws[:, list(known)] = found.draws
     return Posterior(**ends, draws=draws, run_sd=found.run_sd, spread=found.spread)
+
+
+def _shifted(found: Posterior, by: float) -> Posterior:
+    return replace(found, mean=found.mean + by, low=found.low + by, high=found.high + by, draws=found.draws + by)
 
 
 def _columns(table: pd.DataFrame, name: str, sign: float, found: Posterior) -> dict[str, Floats]:
@@ -201,6 +225,8 @@ def _measured_draws(table: pd.DataFrame, name: str, sign: float, rng: np.random.
     deviations of a normal distribution."""
     spread = numbers(table, f"{name}_spread") if f"{name}_spread" in table else np.zeros(len(table))
     sd = np.nan_to_num(spread) / 1.35
+    if not sd.any():
+        return np.broadcast_to(sign * numbers(table, name), (DRAWS, len(table)))
     return np.asarray(sign * (numbers(table, name) + sd * rng.standard_normal((DRAWS, len(table)))))
 
 

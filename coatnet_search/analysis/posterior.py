@@ -14,7 +14,7 @@ noise from spread, and these priors decide; a second seed of a few networks deci
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,11 @@ SHARED = 0.5
 SEEDS, SEEDS_LOG_SD = 0.02, 1.0
 # The same where the number of images is not known: what 300 to 50,000 of them add to seeds lies within one sd.
 UNKNOWN, UNKNOWN_LOG_SD = 0.04, 1.2
+# Where the prior of the noise between seeds falls off steeply, in the same units: 1.4 points at 10 % error, 4 at 50 %.
+# No published repetition that was looked at (NAS-Bench-Macro, this project's records) has half of it.
+MOST_NOISE = 0.15
 ALIKE = 0.5  # prior probability that networks of equal cost are alike: as probable as not, chosen on nothing
+LEAST = 1e-8  # variance of a run, of that between networks: below it numbers are equal
 NONE = 1e-4  # of a run's noise: a spread that is none
 FEW = 5  # networks, up to which nothing is learned from cost and features
 MOST = 400  # networks that variances are learned from; more of them sharpen nothing that is shown
@@ -40,13 +44,14 @@ MOST = 400  # networks that variances are learned from; more of them sharpen not
 class Noise:
     """What is known of the noise of a run before any is repeated, (networks,) each. ``floor``: variance that the images
     give, its part that differs between networks; ``common``: its part that all networks have in common and that no
-    seed averages out; ``unit``: what the sd between seeds is a multiple of; ``median`` and ``log_sd`` of that."""
+    seed averages out; ``unit``: what the sd between seeds is a multiple of; ``median``, ``log_sd`` and ``most`` of that."""
 
     floor: Floats
     common: Floats
     unit: Floats
     median: float
     log_sd: float
+    most: float = MOST_NOISE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +85,8 @@ def of_losses(expected: Floats, num_images: int | None) -> Noise:
 def of_anything(expected: Floats, scatter: float) -> Noise:
     """The noise of a number of which nothing is known but how much it scatters."""
     none = np.zeros(len(expected))
-    return Noise(floor=none, common=none, unit=np.full(len(expected), max(scatter, 1e-12)), median=0.5, log_sd=1.0)
+    return Noise(floor=none, common=none, unit=np.full(len(expected), max(scatter, 1e-12)), median=0.5, log_sd=1.0,
+                 most=np.inf)  # fmt: skip
 
 
 def _of_images(variance: Floats, unit: Floats, num_images: int | None) -> Noise:
@@ -96,6 +102,21 @@ def posterior(runs: Sequence[Floats], cost: Floats, features: Floats, noise: Noi
     """What networks are worth. ``runs``: of each network its values, the less the better; ``cost``: (networks,),
     logarithms; ``features``: (networks, any), standardised here."""
     rng = np.random.default_rng(seed)
+    means = np.array([np.mean(one) for one in runs])
+    size = max(float(means.std()), float(np.sqrt(np.mean(noise.floor)) + noise.median * np.mean(noise.unit)), 1e-12)
+    found = _posterior([(one - means.mean()) / size for one in runs], cost, features, _in_units(noise, size), rng)
+    ends = {name: getattr(found, name) * size + means.mean() for name in ("mean", "low", "high", "draws")}
+    return Posterior(**ends, run_sd=found.run_sd * size, spread=found.spread * size)
+
+
+def _in_units(noise: Noise, size: float) -> Noise:
+    return replace(noise, floor=noise.floor / size**2 + LEAST, common=noise.common / size**2, unit=noise.unit / size)
+
+
+def _posterior(
+    runs: Sequence[Floats], cost: Floats, features: Floats, noise: Noise, rng: np.random.Generator
+) -> Posterior:
+    """As ``posterior``, of values whose mean is 0 and whose size is 1."""
     model = _Model(runs, cost, features, noise)
     learned = model.part(rng.permutation(len(runs))[:MOST]) if len(runs) > MOST else model
     points, weights = _explored(learned)
@@ -124,8 +145,7 @@ class _Model:
 
     def part(self, places: NDArray[np.intp]) -> "_Model":
         noise = self.noise
-        own = Noise(floor=noise.floor[places], common=noise.common[places], unit=noise.unit[places],
-                    median=noise.median, log_sd=noise.log_sd)  # fmt: skip
+        own = replace(noise, floor=noise.floor[places], common=noise.common[places], unit=noise.unit[places])
         return _Model([self.runs[place] for place in places], self.cost[places], self.features[places], own)
 
     def run_variance(self, seeds: Floats) -> Floats:
@@ -174,9 +194,9 @@ def _explored(model: _Model) -> tuple[Floats, Floats]:
     """Points of the grid that carry the posterior, (points, 4), and their weights. The grid is narrowed twice to where
     the weight is, so that much data, which says much, is not read off a coarse grid."""
     median, log_sd = model.noise.median, model.noise.log_sd
-    seeds = np.log(median) + log_sd * np.linspace(-3, 4, 13)
-    angles = np.linspace(0, np.arctan(50), 11)  # of spread over a run's noise: a half-Cauchy is even in it
-    slope, ridge = (np.linspace(0.05, np.arctan(20), 6) if at in model.sizes else np.ones(1) for at in (2, 3))
+    seeds = np.log(median) + log_sd * np.linspace(-3, 4, 11)
+    angles = np.linspace(0, np.arctan(50), 9)  # of spread over a run's noise: a half-Cauchy is even in it
+    slope, ridge = (np.linspace(0.05, np.arctan(20), 5) if at in model.sizes else np.ones(1) for at in (2, 3))
     even = np.log(2 / np.pi) * (1 + (3 in model.sizes))  # density of the angles that only those that differ have
     for last in (False, False, True):
         some = _scored(model, (seeds, angles, slope, ridge))
@@ -201,6 +221,7 @@ def _scored(model: _Model, grids: Sequence[Floats]) -> tuple[Floats, Floats]:
     points = np.column_stack([np.exp(log_seeds), *(np.tan(angle) * run_sd for angle in (spread, slope, ridge))])
     cells = sum(np.log(part.ravel()) for part in np.meshgrid(*map(_widths, grids), indexing="ij"))
     prior = -0.5 * ((log_seeds - np.log(model.noise.median)) / model.noise.log_sd) ** 2
+    prior = prior - np.log1p((points[:, 0] / model.noise.most) ** 4)
     return points, model.log_likelihood(points) + prior + cells
 
 
