@@ -4,14 +4,14 @@ The draws are those of ``networks``: what each network's runs, its cost and its 
 the best of many is taken off before a front is drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import moocore
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from coatnet_search.analysis.networks import Floats, Networks, networks
+from coatnet_search.analysis.frame import Floats, numbers
+from coatnet_search.analysis.networks import Networks, networks
 from coatnet_search.core.quantities import Sense
 
 REFERENCE = 1.1  # of the range of each objective, from its best value
@@ -55,12 +55,16 @@ def noise_is_known(found: Networks, num_val: int | None) -> bool:
     return bool(num_val) or bool((found.table["runs"] > 1).any())
 
 
-def near_front(rows: pd.DataFrame, objectives: Mapping[str, Sense], least: float) -> Sequence[bool]:
-    """Of each comparable trial, whether its network is on the front with a probability of at least ``least``."""
+def near_front(rows: pd.DataFrame, objectives: Mapping[str, Sense], least: float) -> dict[int, bool]:
+    """Of each comparable trial, by number, whether its network is on the front with a probability of at least
+    ``least``; the front of the measured values itself where no network was trained twice."""
     if rows.empty:
-        return []
+        return {}
     found = networks(rows, objectives)
-    chance = on_front(found.losses()) >= max(least, 1e-9)
-    near: NDArray[np.bool_] = np.asarray(chance)
-    ids = dict(zip(found.table["arch_id"], near.tolist(), strict=True))
-    return [ids[name] for name in rows["arch_id"]]
+    if (found.table["runs"] > 1).any():
+        near = on_front(found.losses()) >= max(least, 1e-9)
+    else:
+        signs = [1.0 if sense == "min" else -1.0 for sense in objectives.values()]
+        seen = np.stack([sign * numbers(rows, name) for sign, name in zip(signs, objectives, strict=True)], axis=1)
+        near = moocore.is_nondominated(seen, keep_weakly=True)[np.argsort(found.place)]
+    return {int(number): bool(near[place]) for number, place in zip(rows["number"], found.place, strict=True)}
