@@ -1,10 +1,10 @@
 """The study's written rule -> chosen architectures, each with its reason.
 
-The rule: of the networks whose trials are done and had the fullest budget, those that keep every limit; of these the front over
-the study's objectives; of the front the best in the first objective, ties by the next objectives, then by trial number.
-Where the front holds fewer than asked for, the networks behind it follow: the front of what is left, and so on. A
-network is one row, whatever the number of its trainings: its values are what they, its cost and the networks like it say
-that it is worth (``networks``), so that the best of many is not merely the luckiest; its trial is its best one.
+The rule: of the networks whose trials are done and had the fullest budget, those that keep every limit; of these the
+front over the study's objectives; of the front the best in the first objective, ties by the next objectives, then by
+trial number. Where the front holds fewer than asked for, the networks behind it follow: the front of what is left, and
+so on. A network is one row, whatever the number of its trainings: its values are what they, its cost and the networks
+like it say that it is worth (``networks``), so that the best of many is not merely the luckiest; its trial is its best.
 Different networks with equal objectives are all on the front.
 """
 
@@ -231,7 +231,7 @@ def _doubts(row: pd.Series, objectives: Mapping[str, Sense], limits: Mapping[str
     """What is unsure of measured quantities: disturbed, or nearer to a limit than their spread tells."""
     said = []
     for name in dict.fromkeys((*objectives, *limits)):
-        spread = row.get(f"{name}_spread")
+        spread: Any = row.get(f"{name}_spread")
         if not _known(spread):
             continue
         seen = f"{show(name, row[name])} with a spread of {show(f'{name}_spread', spread)}"

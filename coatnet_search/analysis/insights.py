@@ -134,7 +134,8 @@ def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Data
 
     ``number`` (its best trial), ``arch_id``, ``layout``, ``trainings``, each objective's posterior mean and its 95 %
     interval (``NAME_low``, ``NAME_high``; of what is measured, the spread), ``front`` (by the means), ``p_front``.
-    ``attrs``: ``deviation`` of one training, by objective, and ``hypervolume`` with its 90 % interval. Likeliest first.
+    ``attrs``: ``deviation`` of one training, by objective, whether any was ``repeated``, and ``hypervolume`` with its
+    90 % interval. Likeliest first.
     """
     rows = comparable(frame, objectives)
     rows = rows[rows["arch_id"].notna()].reset_index(drop=True)
@@ -154,8 +155,9 @@ def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Data
         table[f"{name}_high"] = known.get(f"{name}_high", table[name] + half)
     table["front"], table["p_front"] = non_dominated(table, objectives), on_front(found.losses())
     table = table.sort_values(["p_front", "number"], ascending=[False, True], kind="stable", ignore_index=True)
-    table.attrs = {"deviation": {name: found.run_sd.get(name, 0.0) for name in objectives},
-                   "hypervolume": dict(zip(("value", "low", "high"), hypervolume(found.losses()), strict=True))}  # fmt: skip
+    volume = dict(zip(("value", "low", "high"), hypervolume(found.losses()), strict=True))
+    table.attrs = {"deviation": {name: found.run_sd.get(name, 0.0) for name in objectives}, "hypervolume": volume,
+                   "repeated": bool((known["runs"] > 1).any())}  # fmt: skip
     return table
 
 

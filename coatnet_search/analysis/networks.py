@@ -2,8 +2,8 @@
 
 A network is trained once or with several seeds. Its qualities (error, accuracy, loss) become posterior means (see
 ``posterior``), with their 95 % interval as ``NAME_low`` and ``NAME_high`` and what its best run itself showed as
-``measured_NAME``; ``runs`` counts its runs. What is measured on a device becomes the mean over its runs, and what
-follows from the architecture stays as it is.
+``measured_NAME``; ``runs`` counts its runs. What is measured on a device becomes the mean over its runs, ``disturbed``
+names what a busy machine measured, and what follows from the architecture stays as it is.
 """
 
 import functools
@@ -55,7 +55,9 @@ def networks(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> Networks:
     best = rows.iloc[order][~keys.iloc[order].duplicated().to_numpy()].sort_values("number", kind="stable")
     places = rows.groupby(keys.to_numpy(), sort=False).indices
     groups = [places[key] for key in keys.loc[best.index]]
-    table = best.reset_index(drop=True).assign(runs=[len(group) for group in groups])
+    table = best.reset_index(drop=True).assign(
+        runs=[len(group) for group in groups], disturbed=best["attributes"].map(disturbed_of).to_numpy()
+    )
     table.attrs = dict(rows.attrs)
     at = {key: row for row, key in enumerate(keys.loc[best.index])}
     place = np.array([at[key] for key in keys], dtype=np.intp)
@@ -78,8 +80,13 @@ def networks(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> Networks:
 def is_disturbed(attributes: object, name: str) -> bool:
     """Whether a trial's measurement of a quantity was made on a busy machine: measurements are named by how the names
     of what they give begin (``throughput`` of ``throughput_images_per_s``)."""
+    return any(name.startswith(one) for one in disturbed_of(attributes))
+
+
+def disturbed_of(attributes: object) -> list[str]:
+    """The measurements of a trial that were made on a busy machine."""
     busy = attributes.get("disturbed") if isinstance(attributes, Mapping) else None
-    return any(name.startswith(str(one)) for one in busy or ())
+    return [str(name) for name in busy or ()]
 
 
 def _means(values: Floats, place: NDArray[np.intp], count: int) -> Floats:
@@ -116,7 +123,8 @@ class _About:
         self.groups, self.num_val = groups, rows.attrs.get(NUM_VAL)
         self.layouts = first["layout"].astype(str).to_numpy()
         cost = next((values for name in ("macs", "params") if np.isfinite(values := numbers(first, name)).all()), None)
-        self.cost = np.log(np.maximum(cost, 1e-9 * cost.max())) if cost is not None and cost.max() > 0 else np.zeros(len(first))
+        known = cost is not None and cost.max() > 0
+        self.cost = np.log(np.maximum(cost, 1e-9 * cost.max())) if known else np.zeros(len(first))
         self.features = _features(first)
         self.offsets: Mapping[str, float] = rows.attrs.get(OFFSETS) or {}
         self.scatter = float(rows.attrs.get(SCATTER) or 0.0)
@@ -228,5 +236,3 @@ def _measured_draws(table: pd.DataFrame, name: str, sign: float, rng: np.random.
     if not sd.any():
         return np.broadcast_to(sign * numbers(table, name), (DRAWS, len(table)))
     return np.asarray(sign * (numbers(table, name) + sd * rng.standard_normal((DRAWS, len(table)))))
-
-

@@ -9,8 +9,8 @@ All variances are unknown. They are not fixed at an estimate but summed over on 
 (restricted: the intercept has a flat prior), so that intervals have the heavier tails of Student's t.
 Priors: log-normal for the noise between seeds, on top of the floor that the number of validation images gives; for
 the sizes of all effects, as multiples of a run's noise, half-Cauchy (Gelman 2006, Bayesian Analysis 1, 515), and with
-probability ``ALIKE`` networks of equal cost do not differ at all. With a single run of each network the data cannot tell
-noise from spread, and these priors decide; a second seed of a few networks decides more.
+probability ``ALIKE`` networks of equal cost do not differ at all. With a single run of each network the data cannot
+tell noise from spread, and these priors decide; a second seed of a few networks decides more.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,8 @@ MOST = 400  # networks that variances are learned from; more of them sharpen not
 class Noise:
     """What is known of the noise of a run before any is repeated, (networks,) each. ``floor``: variance that the images
     give, its part that differs between networks; ``common``: its part that all networks have in common and that no
-    seed averages out; ``unit``: what the sd between seeds is a multiple of; ``median``, ``log_sd`` and ``most`` of that."""
+    seed averages out; ``unit``: what the sd between seeds is a multiple of; ``median``, ``log_sd``, ``most`` of that.
+    """
 
     floor: Floats
     common: Floats

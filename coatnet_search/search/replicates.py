@@ -53,7 +53,7 @@ class Replicates:
         frame = pd.DataFrame(rows)
         frame.attrs[NUM_VAL] = self._study.summary.num_val if self._study.summary else None
         near = near_front(complete(frame, objectives), objectives, least)
-        return [near[one.number] for one in done]
+        return [one.number is not None and near[one.number] for one in done]
 
     def _again(self, trial: Trial, more: int) -> PlannedTrial:
         budget = trial.budget or self._study.budget

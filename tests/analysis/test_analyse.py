@@ -158,9 +158,7 @@ def test_the_frame_that_came_is_not_changed():
 
 
 def test_hypervolume_of_a_known_front():
-    frame = frame_of(
-        trial(0, params=1.0, macs=3.0), trial(1, params=3.0, macs=1.0), trial(2, params=2.0, macs=2.0)
-    )
+    frame = frame_of(trial(0, params=1.0, macs=3.0), trial(1, params=3.0, macs=1.0), trial(2, params=2.0, macs=2.0))
 
     rows = hypervolume_over_trials(frame, {"params": "min", "macs": "min"}, reference=(4.0, 4.0))
 

@@ -102,7 +102,9 @@ def test_the_probability_of_being_on_the_front_follows_the_noise():
 
 def test_near_the_front_are_those_that_noise_may_have_kept_off_it():
     values = {"front": [0.50, 0.52, 0.51], "close": [0.515], "far": [0.9]}
-    rows = pd.DataFrame([{"arch_id": name, "error": error, "macs": 1.0} for name, own in values.items() for error in own])
+    rows = pd.DataFrame(
+        [{"arch_id": name, "error": error, "macs": 1.0} for name, own in values.items() for error in own]
+    )
     rows = complete(rows.assign(number=range(5), state="done", layout="C"))
 
     assert near_front(rows, BOTH, 0.1) == {0: True, 1: True, 2: True, 3: True, 4: False}

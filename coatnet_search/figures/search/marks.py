@@ -120,7 +120,8 @@ def published_points(x: str, y: str) -> pd.DataFrame:
 
 def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats, Floats]:
     """The bar of a column's values, NaN where none is known: of networks' qualities the 95 % interval of what they are
-    worth, of other accuracies that which follows from the number of validation images, of measured quantities the width of the middle half of the repeats (``_spread``)."""
+    worth, of other accuracies that which follows from the number of validation images, of measured quantities the
+    width of the middle half of the repeats (``_spread``)."""
     values = numbers(rows, name)
     if f"{name}_low" in rows.columns:
         return numbers(rows, f"{name}_low"), numbers(rows, f"{name}_high")

@@ -23,10 +23,11 @@ from coatnet_search.analysis.front import (
 )
 from coatnet_search.analysis.networks import MEASURED, Networks, is_disturbed, networks
 from coatnet_search.core.errors import InputError
-from coatnet_search.core.quantities import Sense, quality, quantity, show, show_difference
+from coatnet_search.core.quantities import Sense, heading, quality, quantity, show, show_difference
 from coatnet_search.figures.audit.summary import AuditSection, audit_section
 from coatnet_search.figures.supernet.summary import supernet_summary
 
+INTERVAL = "interval"  # key of a text in a table of networks
 SHOWN = ("val_top1", "macs", "params", "throughput_images_per_s")
 
 
@@ -98,7 +99,7 @@ def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | 
         f"Of {len(ordered):,} comparable networks, {best['layout']} has the best {quantity(main).title}, "
         f"{show(main, best[main])} ({about}; {_interval(best, main)}{_seen(best, main, ordered, num_val)})."
     )
-    if (guessing := at_chance(best, frame.attrs.get("num_classes"))) is not None:
+    if guessing := at_chance(frame, objectives):
         return [guessing, first]
     others = ordered[ordered["layout"] != best["layout"]]
     if others.empty:
@@ -106,15 +107,25 @@ def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | 
     return [first, _runner_up(best, others.iloc[0], main, found)]
 
 
-def at_chance(best: pd.Series, num_classes: int | None) -> str | None:
+def at_chance(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> str | None:
     """A sentence where the best network's accuracy is not told from that of guessing; None where it is, or where the
-    number of classes is not known."""
-    low, value = _number(best.get("val_top1_low")), _number(best["val_top1"])
-    if not num_classes or not math.isfinite(low) or low > 1 / num_classes:
+    number of classes is not known (``num_classes`` in the frame's ``attrs``)."""
+    rows, num_classes = comparable(frame, objectives), frame.attrs.get("num_classes")
+    if not num_classes or rows.empty:
+        return None
+    table = networks(rows, objectives).table
+    best = ranked(table, {quality(objectives): objectives[quality(objectives)]}).iloc[0]
+    if "val_top1_low" not in table or not _number(best["val_top1_low"]) <= 1 / num_classes:
         return None
     return (f"No network is told from guessing: of {num_classes} equally frequent classes chance gets "
-            f"{show('val_top1', 1 / num_classes)} right, and the best network {show('val_top1', value)} "
+            f"{show('val_top1', 1 / num_classes)} right, and the best network {show('val_top1', best['val_top1'])} "
             f"({_interval(best, 'val_top1')}). What follows orders noise; train longer or on more images.")  # fmt: skip
+
+
+def cautions(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None, note: str | None) -> list[str]:
+    """What must be read beside any choice: scores at chance, then ``notices``."""
+    frame = with_num_val(frame, num_val)
+    return [text for text in (at_chance(frame, objectives), *notices(frame, objectives, num_val, note)) if text]
 
 
 def _apart(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
@@ -141,6 +152,28 @@ def beside(table: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """What a table of networks has besides its values: their intervals, what their best runs showed, their runs."""
     names = [form.format(name) for name in columns for form in ("{}_low", "{}_high", MEASURED + "{}", "{}_spread")]
     return [name for name in (*names, "runs", "disturbed") if name in table]
+
+
+def shown_columns(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The titles of a table of networks: of each value, and of the interval of the first that has one."""
+    out = {}
+    for name in columns:
+        out[name] = heading(name)
+        if any(row.get(f"{name}_low") is not None for row in rows) and INTERVAL not in out:
+            out[INTERVAL] = "95 % interval"
+    return out
+
+
+def shown_network(row: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """A network as a table shows it: the interval as a text, and what a busy machine measured with its spread."""
+    out = dict(row)
+    for name in columns:
+        low, high, spread = (row.get(f"{name}_{end}") for end in ("low", "high", "spread"))
+        if low is not None and high is not None and INTERVAL not in out:
+            out[INTERVAL] = f"{show(name, low)} to {show(name, high)}"
+        if spread is not None and any(name.startswith(one) for one in row.get("disturbed") or ()):
+            out[name] = f"{show(name, row[name], unit=False)} ± {show(name, spread, unit=False)} (busy machine)"
+    return out
 
 
 def _interval(row: pd.Series, name: str) -> str:
@@ -172,8 +205,9 @@ def _runner_up(best: pd.Series, second: pd.Series, main: str, found: Networks) -
     chance = float((ours < theirs).mean())
     gap = show_difference(main, float(second[main]) - float(best[main]))
     sure = "which is clear" if chance >= SURE else "which the data cannot tell from noise"
-    return (f"The best of the other layouts, {second['layout']} (trial {second['number']}), is {gap} behind, {sure}: the "
-            f"first is the better one with a probability of {chance:.2f}, seeds and images considered.")  # fmt: skip
+    return (f"The best of the other layouts, {second['layout']} (trial {second['number']}), is {gap} behind, {sure}: "
+            f"the first is the better one with a probability of {chance:.2f}, seeds and images considered."
+            )  # fmt: skip
 
 
 def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None, note: str | None) -> list[str]:
@@ -262,9 +296,11 @@ def summary_markdown(
     lines += ["### Scaling", "", *(f"- {_markdown(text)}" for text in verdicts), ""] if verdicts else []
     if data["audit"] and data["audit"]["sentences"]:
         lines += ["### Audit", "", *(f"- {_markdown(text)}" for text in data["audit"]["sentences"]), ""]
-    header = ["trial", "layout", "architecture", *(quantity(name).title for name in data["columns"])]
-    rows = [[str(row["number"]), str(row["layout"]), str(row["arch_id"]), *(show(c, row[c]) for c in data["columns"])]
-            for row in data["front"]]  # fmt: skip
+    titles = shown_columns(data["columns"], data["front"])
+    header = ["trial", "layout", "architecture", *titles.values()]
+    front = [shown_network(row, data["columns"]) for row in data["front"]]
+    rows = [[str(row["number"]), str(row["layout"]), str(row["arch_id"]), *(show(c, row.get(c)) for c in titles)]
+            for row in front]  # fmt: skip
     lines += ["### Front", "", *_table(header, rows), "", "### Chosen", ""]
     lines += [f"{line['rank']}. **{_markdown(str(line['layout']))}** {line['arch_id']} (trial {line['number']}): "
               f"{_markdown(line['reason'])}" for line in data["chosen"]]  # fmt: skip
@@ -335,7 +371,7 @@ def _json_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _value(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool)):
+    if value is None or isinstance(value, (str, bool, list)):
         return value
     number = _number(value)
     if not math.isfinite(number):
