@@ -36,13 +36,15 @@ RULE_AT = "smallest expected regret at the amount of data asked for"
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """``rank`` from 1; ``row`` is the trial's row of the frame; ``front`` 1 is on the front, 2 the one behind it."""
+    """``rank`` from 1; ``row`` is the network's row (``networks``), under its best trial's number; ``front`` 1 is on
+    the front, 2 the one behind it; ``objective``: what was chosen by."""
 
     rank: int
     row: Mapping[str, Any]
     reason: str
     front: int
     metrics: Mapping[str, float]
+    objective: str = "error"
 
 
 def choose(
@@ -71,7 +73,8 @@ def choose(
         others = int((fronts == 1).sum()), len(feasible)
         reason = _reason(rank, row, best, front, objectives, limits, others) + _doubts(row, objectives, limits)
         metrics = {name: _whole_as_int(row[name]) for name in names if _known(row[name])}
-        chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics))
+        chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics,
+                             objective=quality(objectives)))  # fmt: skip
     return chosen
 
 
@@ -310,6 +313,7 @@ def document(choice: Choice, study: str | None, rule: str) -> str:
         "arch_id": row["arch_id"],
         "layout": row["layout"],
         "rank": choice.rank,
+        "objective": choice.objective,
         "reason": choice.reason,
         "rule": rule,
         "budget": budget,

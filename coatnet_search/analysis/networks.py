@@ -123,8 +123,8 @@ class _About:
         self.groups, self.num_val = groups, rows.attrs.get(NUM_VAL)
         self.layouts = first["layout"].astype(str).to_numpy()
         cost = next((values for name in ("macs", "params") if np.isfinite(values := numbers(first, name)).all()), None)
-        known = cost is not None and cost.max() > 0
-        self.cost = np.log(np.maximum(cost, 1e-9 * cost.max())) if known else np.zeros(len(first))
+        known = cost if cost is not None and cost.max() > 0 else np.ones(len(first))
+        self.cost = np.log(np.maximum(known, 1e-9 * known.max()))
         self.features = _features(first)
         self.offsets: Mapping[str, float] = rows.attrs.get(OFFSETS) or {}
         self.scatter = float(rows.attrs.get(SCATTER) or 0.0)

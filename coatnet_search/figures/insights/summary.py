@@ -119,9 +119,7 @@ def _noise(table: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
     source = (
         "one standard deviation"
         if table.attrs["repeated"]
-        else (
-            "one standard deviation, from the number of images and what is usual between seeds: no network was trained twice"
-        )
+        else ("one standard deviation, from the images and what is usual between seeds: no network was trained twice")
     )
     return [f"Between seeds one training varies by {' and '.join(parts) or 'nothing'} ({source}). "
             f"{unsure:,} of {len(table):,} networks are neither surely on the front nor surely off it, which fills "
