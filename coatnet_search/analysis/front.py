@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coatnet_search.analysis.frame import TEXT, VALUES, Floats, accuracies, complete, numbers, searched
+from coatnet_search.analysis.frame import REPEATS, TEXT, VALUES, Floats, accuracies, complete, numbers, searched
 from coatnet_search.analysis.networks import NUM_VAL, networks
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.core.quantities import QUANTITIES, Sense, show
@@ -66,7 +66,8 @@ def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     budgets = np.stack([np.where(np.isnan(column), fills[name], column) for name, column in columns.items()], axis=1)
     trained = ~(columns["epochs"] == 0)
     usual = trained | (not trained.any())
-    usual &= np.array([not (value and isinstance(value, Mapping) and (value.get("doubled") or "tune" in value))
+    usual &= np.array([not (value and isinstance(value, Mapping) and
+                           (value.get("doubled") or "tune" in value or REPEATS in value))
                        for value in done["attributes"]], dtype=bool)  # fmt: skip
     if not usual.any():
         return usual

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from coatnet_search.analysis.frame import complete, numbers
+from coatnet_search.analysis.frame import REPEATS, complete, numbers
 from coatnet_search.analysis.front import as_costs, comparable, non_dominated, running_volume
 from coatnet_search.analysis.front_noise import REFERENCE, hypervolume, noise_is_known, on_front
 from coatnet_search.analysis.intervals import Z95
@@ -101,18 +101,20 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
-    common, from the best to 10 % beyond the worst value). Replicates and peers are left out. ``devices``: of one trial.
+    common, from the best to 10 % beyond the worst value), by what all runs say that networks are worth. Replicates and peers are left out. ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
     rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")
-    done = set(comparable(rows, objectives)["number"])
-    if not done:
+    full = comparable(complete(frame, objectives), objectives)
+    if full.empty:
         return pd.DataFrame({"origin": [], "trials": [], "device_hours": [], "hypervolume": []})
-    costs, full = as_costs(rows, objectives), comparable(rows, objectives)
-    shown = rows["number"].isin(done).to_numpy(dtype=bool)
+    costs = as_costs(rows, objectives)
     worth = networks(full, objectives)
     places = dict(zip(full["number"], worth.place, strict=True))
-    costs[shown] = as_costs(worth.table, objectives)[[places[number] for number in rows["number"][shown]]]
+    of = [int(value[REPEATS]) if isinstance(value, Mapping) and REPEATS in value else int(number)
+          for value, number in zip(rows["attributes"], rows["number"], strict=True)]  # fmt: skip
+    shown = np.array([number in places for number in of], dtype=bool)
+    costs[shown] = as_costs(worth.table, objectives)[[places[number] for number in of if number in places]]
     low, span = costs[shown].min(axis=0), np.ptp(costs[shown], axis=0)
     scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
     parts = []

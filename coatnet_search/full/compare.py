@@ -161,7 +161,8 @@ def _judgement(known: Sequence[Mapping[str, Any]]) -> str:
     if margin is None:
         side = "ahead of" if best is chosen else "better than"
         text = (f"The choice cannot be judged without a second seed of each: by validation loss {best['name']} is "
-                f"{points} {side} {against['name']}{'' if best is chosen else ', the best of the search'}.")  # fmt: skip
+                f"{points} {side} {against['name']}{'' if best is chosen else ', the best of the search'}."
+                )  # fmt: skip
     elif best is chosen and gap >= margin:
         text = (f"The choice held: {chosen['name']}, best in the search, is the best after full training too, {points} "
                 f"ahead of {against['name']} (a difference below {apart} could be noise).")  # fmt: skip

@@ -9,9 +9,11 @@ from command_line import call
 
 from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front_noise import hypervolume, near_front, on_front
+from coatnet_search.analysis.insights import growth
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import hours_of, read_record
 from coatnet_search.record.trial import Trial
+from coatnet_search.search import session
 from coatnet_search.search.run import run
 from coatnet_search.search.stop_rules import device_hours, little_to_gain, observed_gain, spent
 from coatnet_search.study.load import load_study
@@ -122,6 +124,29 @@ def test_a_random_baseline_is_drawn_after_the_search_and_never_seen_by_it(tmp_pa
     assert list(frame["origin"]) == ["tpe"] * 6 + ["baseline"] * 4 + ["tpe"] * 3
     assert frame["key"].is_unique
     assert list(read_record(plain.run)["key"]) == list(frame["key"][:6])
+
+
+def test_a_baseline_that_draws_what_was_trained_repeats_it_at_no_cost(tmp_path, monkeypatch):
+    searched = run(study("search.strategy=tpe", trials=6), local=True, runs=tmp_path / "first")
+    first = read_record(searched.run)
+
+    class Again:
+        def suggest(self, problem, trials, rng, count):
+            return [type(problem.space.sample(rng))(first["candidate"][2])]
+
+    real = session.make_strategy
+    monkeypatch.setattr(
+        session, "make_strategy", lambda name, **more: Again() if name == "random" else real(name, **more)
+    )
+    beside = run(study("search.strategy=tpe", "search.baseline=2", trials=6), local=True, runs=tmp_path)
+
+    frame = read_record(beside.run)
+    again = frame[frame["origin"] == "baseline"]
+    assert beside.complete and len(again) == 2 and again["wall_s"].isna().all() and frame["key"].is_unique
+    assert (again["error"] == frame["error"][2]).all() and [one["repeats"] for one in again["attributes"]] == [2, 2]
+    rows = growth(frame, BOTH)
+    assert len(rows[rows["origin"] == "baseline"]) == 2 and len(rows[rows["origin"] == "search"]) == 6
+    assert rows[rows["origin"] == "baseline"]["device_hours"].max() == 0
 
 
 def test_only_candidates_near_the_front_are_trained_again(tmp_path):
