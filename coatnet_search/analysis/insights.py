@@ -101,7 +101,9 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
-    common, from the best to 10 % beyond the worst value), by what all runs say that networks are worth. Replicates and peers are left out. ``devices``: of one trial.
+    common, from the best to 10 % beyond the worst value), by what all runs say that networks are worth. What the
+    baseline drew and another trial had trained counts as a trial that took no time. Replicates and peers are left out.
+    ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
     rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")

@@ -16,6 +16,7 @@ from coatnet_search.record.trial import Trial
 from coatnet_search.search import session
 from coatnet_search.search.run import run
 from coatnet_search.search.stop_rules import device_hours, little_to_gain, observed_gain, spent
+from coatnet_search.strategies.problem import Suggestion
 from coatnet_search.study.load import load_study
 from coatnet_search.study.sections import Resources, StopSpec
 
@@ -132,12 +133,10 @@ def test_a_baseline_that_draws_what_was_trained_repeats_it_at_no_cost(tmp_path, 
 
     class Again:
         def suggest(self, problem, trials, rng, count):
-            return [type(problem.space.sample(rng))(first["candidate"][2])]
+            return [Suggestion(first["candidate"][2])]
 
     real = session.make_strategy
-    monkeypatch.setattr(
-        session, "make_strategy", lambda name, **more: Again() if name == "random" else real(name, **more)
-    )
+    monkeypatch.setattr(session, "make_strategy", lambda name, **more: Again() if name == "random" else real(name))
     beside = run(study("search.strategy=tpe", "search.baseline=2", trials=6), local=True, runs=tmp_path)
 
     frame = read_record(beside.run)
