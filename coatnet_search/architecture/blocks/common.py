@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d, SqueezeExcite
 from torch import Tensor, nn
 
+from coatnet_search.architecture.blocks import squeezed
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 _WORTH_IT = 1 << 24  # multiply-adds
@@ -21,8 +23,7 @@ def norm2d(kind: str, width: int, eps: float) -> nn.Module:
 
 def squeeze_excite(inner: int, width: int, ratio: float) -> nn.Module:
     """Squeeze-and-excitation of ``inner`` channels through ratio x ``width`` of them; nothing at a ratio of 0."""
-    squeezed = max(1, int(ratio * width))
-    return SqueezeExcite(inner, rd_channels=squeezed, act_layer=nn.SiLU) if ratio else nn.Identity()
+    return SqueezeExcite(inner, rd_channels=squeezed(width, ratio), act_layer=nn.SiLU) if ratio else nn.Identity()
 
 
 def onednn_pays(x: Tensor, width: int) -> bool:
