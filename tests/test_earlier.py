@@ -12,6 +12,7 @@ from coatnet_search import Arch, build, load_study, load_weights, read_record
 from coatnet_search.supernet.tensor_files import load_supernet
 
 EARLIER = Path(__file__).parent / "fixtures" / "earlier"
+RECORDS = [*EARLIER.glob("*/trials.jsonl"), *(Path(__file__).parents[1] / "studies" / "records").glob("*.jsonl")]
 
 
 @pytest.fixture
@@ -78,8 +79,7 @@ def test_a_trained_network_predicts_and_its_file_loads(earlier, capsys, tmp_path
     assert torch.isfinite(model(torch.zeros(1, 1, 8, 8))).all()
 
 
-@pytest.mark.parametrize("path", [*EARLIER.glob("*/trials.jsonl"), *(EARLIER.parents[2] / "studies/records").glob("*.jsonl")],
-                         ids=lambda path: f"{path.parent.name}-{path.stem}")  # fmt: skip
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_networks_keep_the_ids_that_records_have_of_them(path):
     events = [json.loads(line) for line in path.read_text().splitlines()]
     known = [(event["arch"], event["arch_id"]) for event in events if event.get("arch") and event.get("arch_id")]

@@ -27,7 +27,7 @@ SEARCHED: tuple[Kind, ...] = ("candidate", RUNG)  # what the strategy of a searc
 def kind_of(attributes: object) -> Kind:
     """What a trial with these attributes is for; ``candidate`` where none of them says otherwise."""
     known = attributes if isinstance(attributes, Mapping) else {}
-    return next((mark for mark in MARKS if known.get(mark) not in (None, False)), "candidate")
+    return next((mark for mark in MARKS if not (known.get(mark) is None or known[mark] is False)), "candidate")
 
 
 @dataclass(frozen=True, kw_only=True)
