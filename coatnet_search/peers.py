@@ -14,6 +14,7 @@ from torch import nn
 
 from coatnet_search.arch import Arch
 from coatnet_search.blocks import Scalar
+from coatnet_search.blocks.common import sampled_first
 from coatnet_search.cost import Count, count_module
 from coatnet_search.errors import InputError, SetupError
 from coatnet_search.sections import PeerSpec
@@ -78,11 +79,11 @@ class Peer:
 def create(name: str, image_size: int, **options: Any) -> nn.Module:
     """timm's network for images of this size, whether or not its size is fixed when it is built."""
     try:
-        return timm.create_model(name, img_size=image_size, **options)
+        return sampled_first(timm.create_model(name, img_size=image_size, **options))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(name, **options)  # a network that takes any size has no such option
+        return sampled_first(timm.create_model(name, **options))  # a network that takes any size has no such option
 
 
 def check_name(name: str) -> None:
