@@ -67,7 +67,7 @@ class Convolution(nn.Conv2d):
         return super().forward(x)
 
     def samples_first(self, x: Tensor) -> bool:
-        return _samples(self) and x.shape[1] < _REGISTER and torch.is_grad_enabled() and _may_choose(x)
+        return _samples(self) and _may_choose(x) and torch.is_grad_enabled() and x.shape[1] < _REGISTER
 
 
 def _samples(layer: nn.Module) -> bool:
