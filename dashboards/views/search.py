@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from coatnet_search.analyse import comparable, metric_names, numbers
+from coatnet_search.failing import failing_layouts
 from coatnet_search.importance import MOST, importance
 from coatnet_search.quantities import axis_title, heading, quality, quantity, scale
 from coatnet_search.understand import LAYOUT, LEAST, candidates, marginals
@@ -46,7 +47,8 @@ def main(site: Site, run: Run) -> None:
 def _said(path: str, version: tuple[int, int], _run: Run) -> tuple[str, list[str]]:
     """The answer and the notices of a record as it is; the study's file does not change while its record is one."""
     note = (_run.study.get("data_summary") or {}).get("note")
-    return (" ".join(answer(_run.frame, _run.objectives, _run.num_val)),
+    said = [*failing_layouts(_run.frame), *answer(_run.frame, _run.objectives, _run.num_val)]
+    return (" ".join(said),
             notices(_run.frame, _run.objectives, _run.num_val, note))  # fmt: skip
 
 
