@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from archs import small
-from torch import nn
+from archs import small, space
+from torch import Tensor, nn
 
 from coatnet_search.arch import Stage, Stem
 from coatnet_search.blocks import common, menu
@@ -16,6 +16,7 @@ from coatnet_search.blocks.common import Convolution, Pointwise, sampled_first
 from coatnet_search.build import build
 from coatnet_search.cost import count_module
 from coatnet_search.peers import create
+from coatnet_search.supernet.supernet import Supernet
 
 STEPS = """
 import sys
@@ -32,17 +33,39 @@ for side, images in ((64, 32), (128, 8), (224, 2)):
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 """
 OPTIONS = {"mbconv": {"expand": 2}, "fused_mbconv": {"expand": 2, "kernel": 1}, "attention": {"head_size": 8}}
-NAMES = [*sorted(OPTIONS), "timm:resnet18", "timm:repvgg_a0"]  # repvgg's first convolution strides over the colours
+NAMES = [
+    *sorted(OPTIONS),
+    "supernet",
+    "timm:resnet18",
+    "timm:repvgg_a0",
+]  # repvgg's first convolution strides over the colours
 
 
 def network(name: str, side: int) -> nn.Module:
-    """A peer, or a network whose first block strides over few channels of a large map."""
+    """A peer, a supernet's narrowest, or a network whose first block strides over few channels of a large map."""
+    if name == "supernet":
+        return Narrowest(side)
     if name.startswith("timm:"):
         return create(name.removeprefix("timm:"), side, num_classes=3)
     patches = Stem(kind="patch", width=8, stride=side // 56)
     stages = [Stage(block=name, depth=1, width=8, stride=2, **OPTIONS[name])]
     stages += [Stage(block="mbconv", depth=1, width=8, stride=2, stride_at="depthwise")]
     return build(small(*stages, image_size=side, stem=patches))
+
+
+class Narrowest(nn.Module):
+    """A supernet that runs the slices of its narrowest candidate."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        row = {"block": ["C", "F"], "depth": 1, "width": [8, 16], "stride": 2, "expand": 2, "kernel": [1, 3]}
+        stem = {"kind": "patch", "width": 8, "stride": side // 56}
+        self.space = space(row, image_size=side, in_channels=3, stem=stem)
+        self.net = Supernet(self.space)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kinds = [{"s1_block": block, "s1_width": 8, "s1_kernel": 1} for block in ("C", "F")]
+        return self.net(x, kinds[0]) + self.net(x, kinds[1])
 
 
 def test_every_block_type_has_a_step_here() -> None:
