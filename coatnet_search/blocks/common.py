@@ -55,8 +55,9 @@ def _may_choose(x: Tensor) -> bool:
 class Convolution(nn.Conv2d):
     """A convolution; where one of 1x1 strides in training, few channels are sampled before, not inside it.
 
-    With AVX-512, oneDNN 3.12 (torch 2.13) writes past its buffer for the gradient of such a weight: of one group,
-    channels last, with fewer input channels than a register has floats, on outgoing maps of about 28 x 28 and more.
+    With AVX-512, oneDNN 3.12 (torch 2.13) writes past its buffer for the gradient of such a weight, in float32 and in
+    bfloat16: of one group, channels last, fewer input channels than a register has floats, outgoing maps of about 28 x
+    28 and more.
     Found by allocations that end at a protected page: no other kernel, stride or group, and nothing of the forward pass
     or of the input's gradient, writes there. A pool of one pixel samples as exactly as a slice, in one operator.
     """
