@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from coatnet_search.analysis.frame import REPEATS, complete, numbers
+from coatnet_search.analysis.frame import REPEATS, complete, numbers, of_kind
 from coatnet_search.analysis.front import as_costs, comparable, non_dominated, running_volume
 from coatnet_search.analysis.front_noise import REFERENCE, hypervolume, noise_is_known, on_front
 from coatnet_search.analysis.intervals import Z95
 from coatnet_search.analysis.networks import NUM_VAL, networks
 from coatnet_search.core.quantities import Sense, quality
-from coatnet_search.strategies.halving import RUNG
+from coatnet_search.record.trial import BASELINE, RUNG, SEARCHED
 
 LEAST = 12  # networks below which nothing is said of dimensions
 LEVEL = 0.95  # of a whole table of effects
 LAYOUT = "layout"
-BASELINE = "baseline"  # origin of trials that were drawn at random for comparison
 
 
 def candidates(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
@@ -102,11 +101,11 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
     common, from the best to 10 % beyond the worst value), by what all runs say that networks are worth. What the
-    baseline drew and another trial had trained counts as a trial that took no time. Replicates and peers are left out.
-    ``devices``: of one trial.
+    baseline drew and another trial had trained counts as a trial that took no time. Replicates, peers and trials of an
+    audit are left out. ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
-    rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")
+    rows = rows[of_kind(rows, BASELINE, *SEARCHED)].sort_values("ended_at", kind="stable")
     full = comparable(complete(frame, objectives), objectives)
     if full.empty:
         return pd.DataFrame({"origin": [], "trials": [], "device_hours": [], "hypervolume": []})
@@ -120,7 +119,7 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
     low, span = costs[shown].min(axis=0), np.ptp(costs[shown], axis=0)
     scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
     parts = []
-    baseline = (rows["origin"] == BASELINE).to_numpy(dtype=bool)
+    baseline = of_kind(rows, BASELINE)
     hours = np.nan_to_num(numbers(rows, "wall_s")) * devices / 3600
     for origin, mine in (("search", ~baseline), (BASELINE, baseline)):
         counted = mine & shown

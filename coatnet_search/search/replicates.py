@@ -1,4 +1,4 @@
-"""Which finished candidates are trained again with other seeds: those that may be on the front, given the noise."""
+"""Picks the finished candidates that are trained again with other seeds: those that may be on the front."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,9 @@ import pandas as pd
 from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front_noise import near_front
 from coatnet_search.analysis.networks import NUM_VAL
-from coatnet_search.record.trial import Trial
+from coatnet_search.record.trial import REPLICATE, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study
-
-REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
 
 
 class Replicates:
@@ -46,7 +44,7 @@ class Replicates:
     def _chances(self, done: Sequence[Trial], trials: Sequence[Trial], least: float) -> list[bool]:
         """Of each candidate whether it is near the front, by its own training and those of its replicates."""
         objectives = self._study.file.objectives
-        again = [one for one in trials if one.state == "done" and REPLICATE in one.attributes]
+        again = [one for one in trials if one.state == "done" and one.kind == REPLICATE]
         first = {one.number: one for one in done}
         rows = [_row(one, first[one.attributes.get("of", one.number)]) for one in (*done, *again)
                 if one.attributes.get("of", one.number) in first]  # fmt: skip
