@@ -268,7 +268,9 @@ class Session:
         if not cell.tuned or spec is None:
             return {}
         if place not in self._tuned:
-            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe))
+            regimes = {one.budget.num_images for one in self._planned.values() if TUNE in one.attributes
+                       and one.layout == cell.layout}  # fmt: skip
+            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe), regimes)
             if found is None:
                 return None
             self._tuned[place] = found
