@@ -21,8 +21,9 @@ from coatnet_search.analysis.posterior import posterior as fitted
 from coatnet_search.core.quantities import COSTS, Sense
 
 NUM_VAL = "num_val"  # in a frame's ``attrs``: validation images that its scores are of
-OFFSETS = "offset_errors"  # in ``attrs``: of corrected inherited scores, the standard error of each layout's correction
-SCATTER = "score_error"  # in ``attrs``: how much a corrected score of a network scatters about what training it shows
+# in ``attrs``, of corrected inherited scores by the name of each quality that was corrected:
+OFFSETS = "offset_errors"  # the standard error of each layout's correction
+SCATTER = "score_errors"  # how much a network's corrected score scatters about what its training alone shows
 MEASURED = "measured_"  # before the name of a quality: what the best run itself showed
 ACCURACIES = ("val_top1", "error")
 FRACTIONS = (*ACCURACIES, "val_top5")
@@ -126,8 +127,8 @@ class _About:
         known = cost if cost is not None and cost.max() > 0 else np.ones(len(first))
         self.cost = np.log(np.maximum(known, 1e-9 * known.max()))
         self.features = _features(first)
-        self.offsets: Mapping[str, float] = rows.attrs.get(OFFSETS) or {}
-        self.scatter = float(rows.attrs.get(SCATTER) or 0.0)
+        self.offsets: Mapping[str, Mapping[str, float]] = rows.attrs.get(OFFSETS) or {}
+        self.scatter: Mapping[str, float] = rows.attrs.get(SCATTER) or {}
 
 
 def _features(first: pd.DataFrame) -> Floats:
@@ -151,9 +152,9 @@ def _quality(rows: pd.DataFrame, name: str, sign: float, about: _About) -> tuple
     known = [place for place, own in enumerate(runs) if len(own)]
     found = _cached(_Runs(tuple(tuple(runs[place]) for place in known), about.cost[known].tobytes(),
                           about.features[known].tobytes(), "error" if mirror else name, about.num_val,
-                          about.scatter))  # fmt: skip
+                          about.scatter.get(name, 0.0)))  # fmt: skip
     found = _shifted(_spread_out(found, known, len(runs)), -1.0 if mirror else 0.0)
-    errors = np.array([about.offsets.get(layout, 0.0) for layout in about.layouts])
+    errors = np.array([about.offsets.get(name, {}).get(layout, 0.0) for layout in about.layouts])
     if not errors.any():
         return sign, found
     labels, place = np.unique(about.layouts, return_inverse=True)

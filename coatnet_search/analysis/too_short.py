@@ -24,11 +24,12 @@ def too_short(runs: pd.DataFrame, doubled: pd.DataFrame, noise: pd.DataFrame) ->
     at = {int(row["num_images"]): row for row in noise.to_dict("records")}
     pairs = doubled.merge(runs, on=["arm", "instance", "num_images", "seed", "draw"], suffixes=("_doubled", ""))
     rows = []
-    for (arm, num_images), own in pairs.groupby(["arm", "num_images"], sort=False):
+    for _, own in pairs.groupby(["arm", "num_images"], sort=False):
+        arm, num_images = own["arm"].iloc[0], int(own["num_images"].iloc[0])
         error, after = float(own["error"].mean()), float(own["error_doubled"].mean())
-        standard = math.sqrt(2 / len(own)) * _run_sd(at[int(num_images)], error)
+        standard = math.sqrt(2 / len(own)) * _run_sd(at[num_images], error)
         if error - after > ONE_SIDED * standard > 0:
-            rows.append({"arm": arm, "num_images": int(num_images), "error": error, "doubled_error": after,
+            rows.append({"arm": arm, "num_images": num_images, "error": error, "doubled_error": after,
                          "standard_error": standard})  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
