@@ -35,7 +35,7 @@ UNKNOWN, UNKNOWN_LOG_SD = 0.04, 1.2
 MOST_NOISE = 0.15
 ALIKE = 0.5  # prior probability that networks of equal cost are alike: as probable as not, chosen on nothing
 LEAST = 1e-8  # variance of a run, of that between networks: below it numbers are equal
-NONE = 1e-4  # of a run's noise: a spread that is none
+NONE = 0.25  # of a run's noise: the spread of networks that are alike; none are equal, which a front would show
 FEW = 5  # networks, up to which nothing is learned from cost and features
 MOST = 400  # networks that variances are learned from; more of them sharpen nothing that is shown
 
@@ -139,7 +139,8 @@ class _Model:
         self.means = np.array([np.mean(one) for one in runs])
         self.squares = np.array([np.sum((one - np.mean(one)) ** 2) for one in runs])
         slope = [_standard(cost)] if len(runs) > FEW and np.ptp(cost) > 0 else []
-        ridge = [_standard(column) for column in features.T if np.ptp(column) > 0] if len(runs) > FEW else []
+        bent = [_standard(cost) ** 2] if slope else []  # error against log cost is seldom straight
+        ridge = [_standard(column) for column in (*bent, *features.T) if np.ptp(column) > 0] if len(runs) > FEW else []
         size = np.sqrt(max(len(ridge), 1))  # however many features: the sd of all of them is what the prior is of
         self.design = np.column_stack([np.ones(len(runs)), *slope, *(column / size for column in ridge)])
         self.sizes = np.array([2] * len(slope) + [3] * len(ridge), dtype=int)  # place in a point of each effect's sd
