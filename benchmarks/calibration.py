@@ -363,7 +363,7 @@ def main() -> None:
         begun = time.monotonic()
         rows += part(given.worlds)
         print(f"# {name}: {time.monotonic() - begun:.0f} s", flush=True)
-    if given.macro:
+    if given.macro:  # last, so that the table's other rows are there whatever the file is
         rows += macro_rows(given.macro, given.worlds)
     print(markdown(rows))
     if given.write:

@@ -71,7 +71,9 @@ def choose(
     for rank, place in enumerate(order, 1):
         row, front = ordered.iloc[place], int(fronts[place])
         others = int((fronts == 1).sum()), len(feasible)
-        reason = _reason(rank, row, best, front, objectives, limits, others) + _doubts(row, objectives, limits)
+        reason = _reason(rank, row, best, front, objectives, limits, others)
+        reason = reason.removesuffix(".") + _own(row, table, objectives) if rank == 1 else reason
+        reason += _doubts(row, objectives, limits)
         metrics = {name: _whole_as_int(row[name]) for name in names if _known(row[name])}
         chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics,
                              objective=quality(objectives)))  # fmt: skip
@@ -212,22 +214,24 @@ def _reason(
     values = join_words([f"{quantity(name).title} {show(name, row[name])}" for name in objectives])
     among = f"the {counts[1]:,} comparable networks" + (f" with {_limit_words(objectives, limits)}" if limits else "")
     if rank == 1:
-        return f"Best {quantity(first).title} of {among}: {values}{_own(row, objectives, counts[1])}."
+        return f"Best {quantity(first).title} of {among}: {values}."
     versus = _versus(row, best, objectives)
     if front == 1:
         return f"Number {rank} of {counts[0]} on the front of {among}: {values}; against the first choice {versus}."
     return f"Behind the front (front {front}) of {among}, to fill up: {values}; against the first choice {versus}."
 
 
-def _own(row: pd.Series, objectives: Mapping[str, Sense], count: int) -> str:
+def _own(row: pd.Series, table: pd.DataFrame, objectives: Mapping[str, Sense]) -> str:
     """The quality's interval, and what the trial itself showed, as what it is: the best of so many."""
     main = quality(objectives)
     if MEASURED + main not in row:
-        return ""
-    runs = int(row["runs"])
+        return "."
+    runs, seen = int(row["runs"]), numbers(table, MEASURED + main)
     low, high, own = (show(main, row[name]) for name in (f"{main}_low", f"{main}_high", MEASURED + main))
-    return (f" ({quantity(main).title}: 95 % interval {low} to {high} from {runs} run{'s' if runs > 1 else ''} and the "
-            f"networks like it; trial {row['number']} itself showed {own}, of {count:,} networks)")  # fmt: skip
+    best = np.nanmin(seen) if objectives[main] == "min" else np.nanmax(seen)
+    lucky = f", the best of {len(table):,}" if row[MEASURED + main] == best and len(table) > 1 else ""
+    return (f" ({quantity(main).title}: 95 % interval {low} to {high}, from {runs} run{'s' if runs > 1 else ''} and "
+            f"the networks like it; trial {row['number']} itself showed {own}{lucky}).")  # fmt: skip
 
 
 def _doubts(row: pd.Series, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:

@@ -223,7 +223,7 @@ def _scored(model: _Model, grids: Sequence[Floats]) -> tuple[Floats, Floats]:
     points = np.column_stack([np.exp(log_seeds), *(np.tan(angle) * run_sd for angle in (spread, slope, ridge))])
     cells = sum(np.log(part.ravel()) for part in np.meshgrid(*map(_widths, grids), indexing="ij"))
     prior = -0.5 * ((log_seeds - np.log(model.noise.median)) / model.noise.log_sd) ** 2
-    prior = prior - np.log1p((points[:, 0] / model.noise.most) ** 4)
+    prior = prior - np.log1p((points[:, 0] / model.noise.most) ** 8)
     return points, model.log_likelihood(points) + prior + cells
 
 

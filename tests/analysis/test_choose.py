@@ -51,7 +51,7 @@ def test_reasons_carry_the_numbers():
     assert first.reason.startswith(
         "Best validation error of the 4 comparable networks with macs <= 4 M: validation error 10."
     )
-    assert first.reason.endswith("from 1 run and the networks like it; trial 2 itself showed 10.0 %, of 4 networks).")
+    assert first.reason.endswith("from 1 run and the networks like it; trial 2 itself showed 10.0 %, the best of 4).")
     assert first.metrics["measured_error"] == pytest.approx(0.1) and first.metrics["error"] > 0.1
     assert "against the first choice validation error 4." in second.reason
     assert second.reason.endswith("points higher and multiply-adds 75 % lower.")

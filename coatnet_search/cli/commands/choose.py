@@ -41,7 +41,7 @@ def main(given: argparse.Namespace) -> int:
             raise InputError("--at-compute and --beyond go with --at-data")
         if study.get("equal_cost"):
             screen.note("this is a scaling study: --at-data N chooses by the error that all its runs predict; without "
-                        "it the best single training counts")  # fmt: skip
+                        "it the runs on the most images count alone")  # fmt: skip
         choices = choose(frame, study["objectives"], limits, top)
         by = f"{RULE}; {view.decision.says}" if view else RULE
     else:
