@@ -35,6 +35,7 @@ UNKNOWN, UNKNOWN_LOG_SD = 0.04, 1.2
 MOST_NOISE = 0.15
 ALIKE = 0.5  # prior probability that networks of equal cost are alike: as probable as not, chosen on nothing
 LEAST = 1e-8  # variance of a run, of that between networks: below it numbers are equal
+NO_EFFECT = 0.05  # of a run's noise: what choices do where networks are alike
 NONE = 0.25  # of a run's noise: the spread of networks that are alike; none are equal, which a front would show
 FEW = 5  # networks, up to which nothing is learned from cost and features
 MOST = 400  # networks that variances are learned from; more of them sharpen nothing that is shown
@@ -202,7 +203,7 @@ def _explored(model: _Model) -> tuple[Floats, Floats]:
     even = np.log(2 / np.pi) * (1 + (3 in model.sizes))  # density of the angles that only those that differ have
     for last in (False, False, True):
         some = _scored(model, (seeds, angles, slope, ridge))
-        none = _scored(model, (seeds, np.full(1, NONE), slope, np.full(1, NONE)))
+        none = _scored(model, (seeds, np.full(1, NONE), slope, np.full(1, NO_EFFECT)))
         points = np.concatenate([some[0], none[0]])
         scores = np.concatenate([some[1] + np.log(1 - ALIKE) + even, none[1] + np.log(ALIKE)])
         weights = np.exp(scores - scores.max())

