@@ -21,7 +21,7 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
 from coatnet_search.data import DATASETS
 from coatnet_search.data.index import build_index
-from coatnet_search.data.load import FULL_LOOK, Summary, summarize
+from coatnet_search.data.load import FULL_LOOK, Summary, kind_of, summarize
 from coatnet_search.data.remote import local_path
 from coatnet_search.data.source import Source
 from coatnet_search.data.spec import DataSpec
@@ -56,6 +56,7 @@ BATCH = (16, 128)
 EPOCH_STEPS = 20  # a batch is at most this part of the images
 SMALL_DATA, SMALL_VAL = 2000, 200  # fewer images: a larger val part; fewer val images: the loss tells networks apart
 SAMPLED = 50
+NAMED = 20  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,7 @@ def look_at(folder: str | Path) -> Look:
     path, remote = local_path(str(folder)), "://" in str(folder)
     if not path.exists():
         raise SetupError(f"--data: {path} does not exist; give a folder with one folder of images a class")
-    parquet = path.suffix == ".parquet" or any(path.glob("train*.parquet")) or any(path.glob("data/train*.parquet"))
-    kind = "parquet" if parquet else "image_folder"
+    kind = kind_of(path)
     spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
     per_class = None
@@ -234,7 +234,9 @@ def _resources(device: str) -> tuple[float, float]:
 def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[str, Any]) -> dict[str, Any]:
     summary, spec = look.summary, look.spec
     cpus, gpus = _resources(device)
-    data: dict[str, Any] = {"name": spec.name, "path": spec.path, "val_fraction": spec.val_fraction}
+    data: dict[str, Any] = {"name": spec.name, "path": spec.path}
+    if not summary.own_val:
+        data["val_fraction"] = spec.val_fraction
     if fit["num_images"] is not None:
         data["num_images"] = fit["num_images"]
     quality = "error" if summary.num_val >= SMALL_VAL else "val_loss"
@@ -259,6 +261,7 @@ def facts(look: Look) -> list[str]:
     kind = "grey" if summary.in_channels == 1 else "colour"
     sides = f"{low}" if low == high else f"{low} to {high} (median {median})"
     lines = [f"{total:,} {kind} images in {summary.num_classes} classes, {sides} pixels on the shorter side"]
+    lines += [_classes(summary.class_names), *summary.findings]
     if look.smallest_class:
         name, number = look.smallest_class
         lines.append(f"the smallest class, {name}, has {number:,} images")
@@ -267,6 +270,11 @@ def facts(look: Look) -> list[str]:
     if not summary.exact:
         lines.append("only a sample of the images was opened")
     return [one_line(line) for line in lines]
+
+
+def _classes(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"classes: {', '.join(names[:NAMED])}{more}"
 
 
 def _space_header(look: Look) -> str:
