@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.listing import IMAGE_ENDINGS, Folder, passed_over, shown
-from coatnet_search.data.split_names import Split, says_nothing, split_of, splits_of
+from coatnet_search.data.split_names import KINDS, Split, says_nothing, split_of, splits_of
 
-KINDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 SHOWN = 4  # names in a message
 
 
@@ -127,12 +126,13 @@ def _refuse_like_named(top: Folder) -> None:
     alike = any(2 * sum(name in like for name in names) > len(names) for names in groups.values())
     if not (several and alike and 2 * len(groups) > len(top.filled)):
         return
-    some, names = _some([folder for folder in top.filled if folder.name in groups]), ", ".join(sorted(like)[:SHOWN])
+    some = _some([folder for folder in top.filled if folder.name in groups])
+    shared = ", ".join(sorted(like)[:SHOWN])
     if all(split_of(name)[0] for name in like):
-        raise InputError(f"data.path: {shown(top.path)}: {some} each hold {names}; splits go above the classes: "
+        raise InputError(f"data.path: {shown(top.path)}: {some} each hold {shared}; splits go above the classes: "
                          "train/CLASS/IMAGE, test/CLASS/IMAGE")  # fmt: skip
     raise InputError(
-        f"data.path: {shown(top.path)}: {some} hold the same folders ({names}): if they are splits, name them train, "
+        f"data.path: {shown(top.path)}: {some} hold the same folders ({shared}): if they are splits, name them train, "
         "val and test; if they are classes, put their images into them directly"
     )
 
@@ -140,7 +140,8 @@ def _refuse_like_named(top: Folder) -> None:
 def _findings(root: Folder, top: Folder, splits: dict[Split, Folder]) -> tuple[str, ...]:
     found: list[str] = []
     if splits:
-        places = [f"{KINDS[split]} images in {_place(root, folder)} ({folder.count:,})" for split, folder in splits.items()]
+        places = [f"{KINDS[split]} images in {_place(root, folder)} ({folder.count:,})"
+                  for split, folder in splits.items()]  # fmt: skip
         if "val" not in splits:
             places.insert(1, "validation images held out of these")
         if "test" in splits:

@@ -97,7 +97,8 @@ def _known(level: Folder, class_names: tuple[str, ...]) -> dict[str, list[Path]]
     """The files of each class in a validation or test folder. Raises InputError for a class that is not training's."""
     for folder in level.filled:
         if folder.name not in class_names:
-            raise InputError(f"{shown(folder.path)}: {unknown('class of the training images', folder.name, class_names)}")
+            problem = unknown("class of the training images", folder.name, class_names)
+            raise InputError(f"{shown(folder.path)}: {problem}")
     return {folder.name: folder.all_files() for folder in level.filled}
 
 

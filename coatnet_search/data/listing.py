@@ -103,13 +103,13 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def passed_over(passed: Counter[str]) -> str | None:
-    """``passed over: 3 files ending in .txt, 1 in .heic, 2 hidden``, or None."""
+    """``passed over: 3 files ending in .txt, 1 ending in .heic, 2 hidden files or folders``, or None."""
     ends = [(ending, count) for ending, count in passed.most_common() if count and ending != HIDDEN]
     texts = [f"{count:,} with no ending" if ending == "no ending" else f"{count:,} ending in {ending}"
              for ending, count in ends[:8]]  # fmt: skip
     rest = sum(count for _, count in ends[8:])
     texts += [f"{rest:,} with other endings"] if rest else []
-    texts += [f"{passed[HIDDEN]:,} hidden"] if passed[HIDDEN] else []
+    texts += [f"{passed[HIDDEN]:,} hidden files or folders"] if passed[HIDDEN] else []
     return f"passed over: {', '.join(texts)}" if texts else None
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coatnet_search.core.canonical import digest
+from coatnet_search.core.document import one_line
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.cache import cached
 from coatnet_search.data.listing import shown
@@ -80,8 +81,9 @@ def open_source(spec: "DataSpec") -> Source:
     labels, names, unused = classes(train.labels)
     findings = found.findings
     if unused:
-        findings = (*findings, f"{len(unused)} named classes have no images and are left out: {', '.join(unused[:8])}")
-    val, findings = _validation(found, spec, findings)
+        findings = (*findings, f"{len(unused)} of the named classes without images left out: {', '.join(unused[:8])}")
+    val, problem = _validation(found, spec)
+    findings = (*findings, *problem)
     if val is None:
         return _source([train], labels, names, findings)
     val_labels = known_labels(val.labels, names, _orders(train))
@@ -106,13 +108,12 @@ def _find(spec: "DataSpec") -> ParquetFiles:
     return find_parquet(require_path(spec, "a parquet file or a folder with train*.parquet"))
 
 
-def _validation(found: ParquetFiles, spec: "DataSpec", findings: tuple[str, ...]) -> tuple[Part | None, tuple[str, ...]]:
-    if not found.val:
-        return None, findings
+def _validation(found: ParquetFiles, spec: "DataSpec") -> tuple[Part | None, list[str]]:
+    """The validation split, and why one that is there is not used."""
     try:
-        return _part(found.val, found.root, spec), findings
+        return (_part(found.val, found.root, spec) if found.val else None), []
     except Unlabelled as error:
-        return None, (*findings, f"the validation split is passed over: {error}")
+        return None, [f"the validation split is passed over: {error}"]
 
 
 def _orders(part: Part) -> list[tuple[str, ...]]:
@@ -143,7 +144,7 @@ def _schema(file: Path) -> pa.Schema:
     try:
         return pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: not a parquet file: {error}") from None
+        raise InputError(f"{shown(file)}: not a parquet file: {one_line(str(error))}") from None
 
 
 def _num_rows(file: Path) -> int:
@@ -154,7 +155,7 @@ def _read(file: Path, column: str) -> pa.ChunkedArray:
     try:
         return pq.ParquetFile(file).read(columns=[column])[column]
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {error}") from None
+        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {one_line(str(error))}") from None
 
 
 def _image_column(schema: pa.Schema, file: Path, asked: str | None) -> str:
@@ -187,8 +188,9 @@ def _column(names: list[str], asked: str | None, usual: tuple[str, ...], others:
     for found in ([name for name in others if name in names], possible):
         if len(found) == 1:
             return found[0]
-    raise InputError(f"{shown(file)}: no column {' or '.join(repr(name) for name in usual)}; the columns are "
-                     f"{', '.join(names)}: --set data.{what}_column=NAME says which one has the {what}s")  # fmt: skip
+    kind = InputError if possible else Unlabelled
+    raise kind(f"{shown(file)}: no column {' or '.join(repr(name) for name in usual)}; the columns are "
+               f"{', '.join(names)}: --set data.{what}_column=NAME says which one has the {what}s")  # fmt: skip
 
 
 def _holds_images(kind: pa.DataType) -> bool:
@@ -221,9 +223,9 @@ def _encoded(file: Path, column: str) -> Iterator[pa.Array]:
             any_bytes, rows = any_bytes + len(values) - values.null_count, rows + len(values)
             yield values
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {error}") from None
+        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {one_line(str(error))}") from None
     if rows and not any_bytes:
-        raise InputError(f"{shown(file)}: column {column!r} has rows without bytes alone (paths only?); embed the images")
+        raise InputError(f"{shown(file)}: column {column!r} has no bytes in any row (paths only?); embed the images")
 
 
 def _blob(parts: list[Part], labels: NDArray[np.int64], key: str) -> Blob:

@@ -11,12 +11,12 @@ from urllib.parse import unquote
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.listing import is_hidden, passed_over, read_folder, shown
-from coatnet_search.data.split_names import Split, split_of, splits_of
+from coatnet_search.data.split_names import KINDS, Split, split_of, splits_of
 
 ENDING = ".parquet"
+CLOSED: tuple[Split, ...] = ("val", "test")  # beside training
 _SHARD = re.compile(r"([-_.]\d+([-_]of[-_]\d+)?([-_.][0-9a-f]{16})?)+$")  # -00000-of-00002-0123456789abcdef
 _PARTITION = re.compile(r"([^=]+)=(.*)", re.DOTALL)
-KINDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ def find_parquet(path: Path) -> ParquetFiles:
         others = f"; there is {', '.join(sorted({shown(file.name) for file in files})[:4])}" if files else ""
         raise InputError(f"data.path: no train*.parquet in {shown(path)}{others}")
     home = _home(place, train[0])
-    parts = {split: [file for file in files if named.get(file) == split and _home(place, file) in (home, (), ("data",))]
-             for split in ("val", "test")}  # fmt: skip
+    parts: dict[Split, list[Path]] = {
+        split: [file for file in files if named.get(file) == split and _home(place, file) in (home, (), ("data",))]
+        for split in CLOSED
+    }
     used = {*train, *parts["val"], *parts["test"]}
     findings = _findings(place, {"train": train, **parts}, [file for file in files if file not in used])
     for file in used:

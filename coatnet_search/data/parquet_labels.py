@@ -74,6 +74,8 @@ def file_labels(file: Path, column: str, values: pa.ChunkedArray, named: tuple[s
     kind = values.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         lengths = pc.fill_null(pc.list_value_length(values), 1).to_numpy()
+        if len(lengths) and not lengths.any():
+            raise Unlabelled(f"{shown(file)}: column {column!r}: the lists of labels are empty")
         if (lengths != 1).any():
             row = int(np.argmax(lengths != 1))
             raise made.error(f"row {row} has {lengths[row]} labels; one image, one class is expected")

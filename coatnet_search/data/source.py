@@ -73,8 +73,8 @@ def require_path(spec: "DataSpec", what: str) -> Path:
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
-        raise InputError(f"data.path: {shown(path)}: the name is not UTF-8, and no study could name it; rename it or give "
-                         "a link to it") from None  # fmt: skip
+        raise InputError(f"data.path: {shown(path)}: the name is not UTF-8, and no study could name it; rename it or "
+                         "give a link to it") from None  # fmt: skip
     if not path.exists():
         raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
     return path.resolve()

@@ -14,12 +14,14 @@ WORDS: dict[Split, tuple[str, ...]] = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
+KINDS: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}  # as messages call them
 _SPLIT_OF: dict[str, Split] = {word: split for split, words in WORDS.items() for word in words}
 ADDITIONS = (
     "set", "sets", "data", "dataset", "datasets", "split", "images", "image", "imgs", "img", "pictures", "photos",
     "folder", "files", "seg", "parquet", "part", "partial", "shard", "batch", "chunk", "of",
 )  # fmt: skip # what is added to such a word without saying anything
-NOTHING_SAID = ("all", "unknown", "unlabeled", "unlabelled", "none", *ADDITIONS, *_SPLIT_OF)  # of a folder that is no class
+# of a folder that is no class
+NOTHING_SAID = ("all", "unknown", "unlabeled", "unlabelled", "none", *ADDITIONS, *_SPLIT_OF)
 _JOINED = re.compile(rf"({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})({'|'.join(ADDITIONS)})")
 
 

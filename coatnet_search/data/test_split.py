@@ -11,7 +11,7 @@ from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data
 from coatnet_search.data.index import build_index
 from coatnet_search.data.load import check_labels, held_out, images_of
-from coatnet_search.data.source import Source, Unlabelled
+from coatnet_search.data.source import Unlabelled
 from coatnet_search.data.splits_and_regimes import shared_images
 
 if TYPE_CHECKING:
@@ -59,5 +59,6 @@ def check_test(spec: "DataSpec", data: Data) -> str | None:
         return f"the test split is passed over: {error}"
     if source is not None:
         index = build_index(source)
-        check_labels("test", source, index, *shared_images(index.hashes, index.labels, data.hashes, data.labels.numpy()))
+        shared, others = shared_images(index.hashes, index.labels, data.hashes, data.labels.numpy())
+        check_labels("test", source, index, shared, others)
     return None

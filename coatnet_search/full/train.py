@@ -71,7 +71,7 @@ def prepare_out(plan: Plan, out: Path) -> None:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
 
 
-def data_findings(plan: Plan) -> list[str]:
+def findings(plan: Plan) -> list[str]:
     """Which folder or file is what, and what was passed over. Raises InputError for a test split that could not be used
     once training is over."""
     data = plan.load(plan.last.image_size)
