@@ -221,6 +221,8 @@ def _note(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> s
     found = [source.note] if source.note else []
     if index.num_broken:
         found.append(f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}")
+    if several := _in_several_classes(index):
+        found.append(f"{several} images are in more than one class, byte for byte")
     if source.is_val is not None:
         both, others = shared_images(index.hashes[val], index.labels[val], index.hashes[train], index.labels[train])
         if both:
@@ -231,6 +233,14 @@ def _note(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> s
             names = ", ".join(source.class_names[number] for number in missing[:5])
             found.append(f"{len(missing)} classes have no validation image: {names}")
     return "; ".join(found) or None
+
+
+def _in_several_classes(index: Index) -> int:
+    """How many different images have more than one label."""
+    words = np.ascontiguousarray(index.hashes).view("V16").ravel()
+    _, group = np.unique(words, return_inverse=True)
+    pairs = np.unique(np.stack([group, index.labels]), axis=1)
+    return int((np.bincount(pairs[0]) > 1).sum())
 
 
 @dataclass(frozen=True, kw_only=True)

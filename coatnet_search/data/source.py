@@ -70,14 +70,20 @@ def require_path(spec: "DataSpec", what: str) -> Path:
     if spec.path is None:
         raise SetupError(f"data set {spec.name!r} needs {what}: --set data.path=...")
     path = local_path(spec.path)
+    if not path.exists():
+        raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
+    utf8(path.resolve())
+    return path.resolve()
+
+
+def utf8(path: Path) -> str:
+    """The path as text. Raises InputError for one that no text file could hold."""
     try:
-        str(path.absolute()).encode()
+        str(path).encode()
     except UnicodeEncodeError:
         raise InputError(f"data.path: {shown(path)}: the name is not UTF-8, and no study could name it; rename it or "
                          "give a link to it") from None  # fmt: skip
-    if not path.exists():
-        raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
-    return path.resolve()
+    return str(path)
 
 
 def fingerprint(root: Path, files: Iterable[Path]) -> str:

@@ -21,6 +21,7 @@ from coatnet_search.core.schema import Document, read_document
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data
 from coatnet_search.data.load import kind_of, load_data, summarize
+from coatnet_search.data.source import utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.full.networks import Network, family_size, find_network
 from coatnet_search.training.budget import Budget
@@ -164,10 +165,10 @@ def data_spec(text: str, sets: Sequence[str] = ()) -> DataSpec:
     name, colon, path = text.partition(":")
     values: dict[str, Any]
     if text in DATASETS or (colon and name in DATASETS):
-        here = path if not path or "://" in path else str(Path(path).expanduser().resolve())
+        here = path if not path or "://" in path else utf8(Path(path).expanduser().resolve())
         values = {"name": name, "path": here or None}
     elif (place := Path(text).expanduser()).exists():
-        values = {"name": kind_of(place), "path": str(place.resolve())}
+        values = {"name": kind_of(place), "path": utf8(place.resolve())}
     elif "://" in text:
         raise InputError(f"--data: say what kind of data is at a URI: image_folder:{text} or parquet:{text}")
     elif "/" in text or "." in text or colon:

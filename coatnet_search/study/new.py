@@ -23,7 +23,7 @@ from coatnet_search.data import DATASETS
 from coatnet_search.data.index import build_index
 from coatnet_search.data.load import FULL_LOOK, Summary, kind_of, summarize
 from coatnet_search.data.remote import local_path
-from coatnet_search.data.source import Source
+from coatnet_search.data.source import Source, utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.space.space import Space, space_of
 from coatnet_search.study.load import load_study
@@ -87,22 +87,34 @@ class Written:
     device: str
 
 
-def look_at(folder: str | Path) -> Look:
-    """The images of a folder of class folders, or of parquet files, here or at a URI. Raises InputError and
-    SetupError."""
+def look_at(folder: str | Path, sets: Sequence[str] = ()) -> Look:
+    """The images of a folder of class folders, or of parquet files, here or at a URI. ``sets``: ``data.KEY=VALUE``.
+
+    Raises InputError and SetupError.
+    """
     path, remote = local_path(str(folder)), "://" in str(folder)
     if not path.exists():
         raise SetupError(f"--data: {path} does not exist; give a folder with one folder of images a class")
     kind = kind_of(path)
-    spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
+    spec = _spec({"name": kind, "path": str(folder) if remote else utf8(path.resolve())}, sets)
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
     per_class = None
     if source.num_images <= FULL_LOOK:
         counts = np.bincount(build_index(source).labels, minlength=len(source.class_names))
         per_class = {name: int(number) for name, number in zip(source.class_names, counts, strict=True)}
     share = 0.1 if source.num_images >= SMALL_DATA else 0.2
-    spec = DataSpec(name=kind, path=spec.path, val_fraction=share)
+    spec = _spec({"name": kind, "path": spec.path, "val_fraction": share}, sets)
     return Look(spec=spec, summary=summarize(spec), per_class=per_class)
+
+
+def _spec(values: dict[str, Any], sets: Sequence[str]) -> DataSpec:
+    document = read_document("--data", dump(values))
+    for text in sets:
+        if not text.startswith("data."):
+            raise InputError(f"--set {text}: expected data.KEY=VALUE, such as data.label_column=kind; the rest is "
+                             "set in the study's file")  # fmt: skip
+        document.set(text.removeprefix("data."))
+    return document.parse(DataSpec)
 
 
 def write_new(look: Look, out: Path, name: str) -> Written:
@@ -234,9 +246,8 @@ def _resources(device: str) -> tuple[float, float]:
 def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[str, Any]) -> dict[str, Any]:
     summary, spec = look.summary, look.spec
     cpus, gpus = _resources(device)
-    data: dict[str, Any] = {"name": spec.name, "path": spec.path}
-    if not summary.own_val:
-        data["val_fraction"] = spec.val_fraction
+    usual = DataSpec(name="").to_dict() | {"val_fraction": spec.val_fraction if summary.own_val else None}
+    data = {key: value for key, value in spec.to_dict().items() if value != usual.get(key)}
     if fit["num_images"] is not None:
         data["num_images"] = fit["num_images"]
     quality = "error" if summary.num_val >= SMALL_VAL else "val_loss"

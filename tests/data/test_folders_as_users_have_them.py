@@ -1,10 +1,12 @@
 """Folders as users have them: splits under many names, things that are no images, links, names of any bytes."""
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.folder_layout import find_layout
@@ -287,6 +289,40 @@ def test_a_path_that_is_not_utf_8_is_one_line_of_error(tmp_path):
 
     with pytest.raises(InputError, match=r"photos-\\xe9: the name is not UTF-8"):
         summarize(spec(root))
+
+
+@pytest.mark.parametrize("text", [b"6\0", b"8\0", b"top-left\0"])
+def test_an_orientation_that_is_text_turns_nothing(text, tmp_path):
+    place = text.ljust(4, b"\0") if len(text) <= 4 else struct.pack("<I", 26)
+    tag = struct.pack("<IHHHI", 8, 1, 0x0112, 2, len(text)) + place + struct.pack("<I", 0) + text
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        for number in range(3):
+            picture = Image.fromarray(random.integers(0, 255, (30, 20, 3), dtype=np.uint8))
+            picture.save(tmp_path / "root" / name / f"{number}.jpg", exif=b"Exif\0\0II*\0" + tag)
+
+    seen, data = summarize(spec(tmp_path / "root")), load_data(spec(tmp_path / "root"), image_size=20)
+
+    assert (seen.num_broken, seen.image_sizes, data.num_train) == (0, (20, 20, 20), 4)
+
+
+def test_images_in_several_classes_are_counted(tmp_path):
+    root = fill(tmp_path / "root", ("cat", "dog"))
+    (root / "dog" / "copy.ppm").write_bytes((root / "cat" / "0.ppm").read_bytes())
+
+    note = load_data(spec(root)).note
+
+    assert note == "1 images are in more than one class, byte for byte"
+
+
+def test_images_without_any_folder_of_a_class_are_refused(tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "0.ppm").write_bytes(ppm(0))
+    (tmp_path / "root" / "labels.csv").write_text("image,label")
+
+    with pytest.raises(InputError, match="holds images but no folder a class; expected CLASS/IMAGE"):
+        summarize(spec(tmp_path / "root"))
 
 
 def test_folders_without_an_end_are_refused(tmp_path):
