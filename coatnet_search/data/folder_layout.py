@@ -11,6 +11,7 @@ from coatnet_search.core.errors import InputError
 from coatnet_search.data.listing import IMAGE_ENDINGS, Folder, passed_over, shown
 from coatnet_search.data.split_names import KINDS, Split, says_nothing, split_of, splits_of
 
+MAY_BE_CLASSES = ("dev", "eval", "evaluation")  # where there is no training folder beside them
 SHOWN = 4  # names in a message
 
 
@@ -109,6 +110,7 @@ def _refuse_without_training(top: Folder, named: dict[str, Split]) -> None:
     if closed and flat:
         raise InputError(f"data.path: {shown(top.path)}: {flat[0]}/ holds images but no folder a class; expected "
                          f"{flat[0]}/CLASS/IMAGE")  # fmt: skip
+    closed = [name for name in closed if name.lower() not in MAY_BE_CLASSES]
     if closed:
         raise InputError(f"data.path: {shown(top.path)} has {closed[0]}/ but no train/; name the training folder train")
 

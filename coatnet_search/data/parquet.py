@@ -3,6 +3,7 @@
 ``data.path`` is one file or a folder (``parquet_files.py`` says which names are understood).
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -132,30 +133,29 @@ def _part(files: list[Path], root: Path, spec: "DataSpec") -> Part:
         if image not in schema.names or (label not in schema.names and label not in given):
             raise InputError(f"{shown(file)}: no column {image!r} or {label!r}, unlike {shown(first.name)}")
         _check_image_type(schema.field(image).type, image, file)
-        if label in schema.names:
-            values = _read(file, label)
-        else:
-            values = pa.chunked_array([pa.repeat(given[label], _num_rows(file))])
-        labels.append(file_labels(file, label, values, metadata_names(schema, label)))
+        with _reading(f"{shown(file)}: column {label!r} cannot be read"), pq.ParquetFile(file) as opened:
+            if label in schema.names:
+                values = opened.read(columns=[label])[label]
+            else:
+                values = pa.chunked_array([pa.repeat(given[label], opened.metadata.num_rows)])
+            labels.append(file_labels(file, label, values, metadata_names(schema, label)))
     return Part(files, image, labels)
 
 
 def _schema(file: Path) -> pa.Schema:
-    try:
+    with _reading(f"{shown(file)}: not a parquet file"):
         return pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: not a parquet file: {one_line(str(error))}") from None
 
 
-def _num_rows(file: Path) -> int:
-    return int(pq.read_metadata(file).num_rows)
-
-
-def _read(file: Path, column: str) -> pa.ChunkedArray:
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Whatever Arrow raises on a damaged file becomes one line of InputError."""
     try:
-        return pq.ParquetFile(file).read(columns=[column])[column]
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {one_line(str(error))}") from None
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:  # also text that is not UTF-8
+        raise InputError(f"{where}: {one_line(str(error))}") from None
 
 
 def _image_column(schema: pa.Schema, file: Path, asked: str | None) -> str:
@@ -216,14 +216,18 @@ def _check_image_type(kind: pa.DataType, column: str, file: Path) -> None:
 def _encoded(file: Path, column: str) -> Iterator[pa.Array]:
     """Arrays of bytes, a batch of rows at a time, so that a file larger than memory can be read."""
     any_bytes = rows = 0
-    try:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS, columns=[column]):
+    where = f"{shown(file)}: column {column!r} cannot be read"
+    with _reading(where), pq.ParquetFile(file) as opened:
+        batches = opened.iter_batches(batch_size=ROWS, columns=[column])
+        while True:
+            with _reading(where):
+                batch = next(batches, None)
+            if batch is None:
+                break
             values = batch.column(0)
             values = pc.struct_field(values, "bytes") if pa.types.is_struct(values.type) else values
             any_bytes, rows = any_bytes + len(values) - values.null_count, rows + len(values)
             yield values
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{shown(file)}: column {column!r} cannot be read: {one_line(str(error))}") from None
     if rows and not any_bytes:
         raise InputError(f"{shown(file)}: column {column!r} has no bytes in any row (paths only?); embed the images")
 
