@@ -41,7 +41,7 @@ def find_layout(root: Folder) -> Layout:
         _refuse_without_training(top, named)
         _refuse_like_named(top)
         return Layout(top, None, None, _findings(root, top, {}))
-    others = [folder for folder in top.filled if folder.name not in named]
+    others = [folder for folder in top.filled if split_of(folder.name)[0] is None]
     if val is None and test is None and any(folder.files for folder in others):
         raise InputError(
             f"data.path: {shown(top.path)} holds {train.name}/ with folders of images beside {_some(others)} with "

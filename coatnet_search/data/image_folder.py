@@ -14,6 +14,7 @@ from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.data.folder_layout import find_layout, labelled
 from coatnet_search.data.listing import IMAGE_ENDINGS, Folder, passed_over, read_file, read_folder, shown
 from coatnet_search.data.source import Source, Unlabelled, fingerprint, label_key, require_path
+from coatnet_search.data.split_names import unused_beside
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -67,7 +68,7 @@ def open_source(spec: "DataSpec") -> Source:
                          "folders are needed")  # fmt: skip
     names = tuple(images)
     files, labels = _flat(images, names)
-    findings = layout.findings
+    findings = (*layout.findings, *unused_beside(root.path))
     validation = labelled(layout.val, names) if layout.val else None
     if layout.val and validation is None:
         findings = (*findings, f"{layout.val.name}/ is passed over: its images lie in no folder of a class")
@@ -95,15 +96,17 @@ def open_test(spec: "DataSpec", class_names: tuple[str, ...]) -> Source | None:
 
 def _known(level: Folder, class_names: tuple[str, ...]) -> dict[str, list[Path]]:
     """The files of each class in a validation or test folder. Raises InputError for a class that is not training's."""
+    known = set(class_names)
     for folder in level.filled:
-        if folder.name not in class_names:
+        if folder.name not in known:
             problem = unknown("class of the training images", folder.name, class_names)
             raise InputError(f"{shown(folder.path)}: {problem}")
     return {folder.name: folder.all_files() for folder in level.filled}
 
 
 def _flat(images: dict[str, list[Path]], names: Sequence[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    labels = np.repeat([names.index(name) for name in images], [len(files) for files in images.values()])
+    place = {name: number for number, name in enumerate(names)}
+    labels = np.repeat([place[name] for name in images], [len(files) for files in images.values()])
     return [file for files in images.values() for file in files], labels.astype(np.int64)
 
 

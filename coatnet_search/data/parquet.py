@@ -25,6 +25,7 @@ from coatnet_search.data.listing import shown
 from coatnet_search.data.parquet_files import ParquetFiles, find_parquet, partition_values
 from coatnet_search.data.parquet_labels import Labels, classes, file_labels, known_labels, metadata_names
 from coatnet_search.data.source import Source, Unlabelled, fingerprint, label_key, require_path
+from coatnet_search.data.split_names import unused_beside
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -80,7 +81,7 @@ def open_source(spec: "DataSpec") -> Source:
     found = _find(spec)
     train = _part(found.train, found.root, spec)
     labels, names, unused = classes(train.labels)
-    findings = found.findings
+    findings = (*found.findings, *unused_beside(found.root))
     if unused:
         findings = (*findings, f"{len(unused)} of the named classes without images left out: {', '.join(unused[:8])}")
     val, problem = _validation(found, spec)

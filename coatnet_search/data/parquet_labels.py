@@ -145,9 +145,10 @@ def known_labels(files: list[Labels], names: tuple[str, ...], trained: list[tupl
     training's files. Raises InputError for other classes."""
     default = _default(files, trained)
     texts = [labels.names(default) for labels in files]
+    known = set(names)
     for labels, mine in zip(files, texts, strict=True):
         for name in mine:
-            if name not in names:
+            if name not in known:
                 raise labels.error(f"{name} is no class of the training images, which have {len(names)}: "
                                    f"{', '.join(names[:8])}")  # fmt: skip
     return _placed(files, texts, names)

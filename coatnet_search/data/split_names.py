@@ -4,8 +4,10 @@ Any case and the usual additions: ``Training``, ``seg_train``, ``test_images``, 
 ``flowers-test``. The words are those of Hugging Face's ``datasets`` library.
 """
 
+import os
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
@@ -42,6 +44,19 @@ def splits_of(names: Collection[str]) -> dict[str, Split]:
         if split:
             kinds.setdefault(others, set()).add(split)
     return {name: split for name, (split, others) in found.items() if split and (not others or len(kinds[others]) > 1)}
+
+
+def unused_beside(path: Path) -> tuple[str, ...]:
+    """A sentence where ``path`` is a training folder whose neighbours are splits that are not looked at."""
+    try:
+        names = [entry.name for entry in os.scandir(path.parent) if entry.is_dir()] if path.is_dir() else []
+    except OSError:
+        return ()
+    named = splits_of(names)
+    closed = sorted(name for name, split in named.items() if split != "train")
+    if named.get(path.name) != "train" or not closed:
+        return ()
+    return (f"not used: {', '.join(f'{name}/' for name in closed)} beside {path.name}/; give the folder above for it",)
 
 
 def says_nothing(name: str) -> bool:

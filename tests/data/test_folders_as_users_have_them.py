@@ -115,6 +115,7 @@ def test_folders_that_could_be_splits_as_well_as_classes_are_refused(folders, me
         (["bus", "car", "train"], ("bus", "car", "train")),
         (["arab", "dev", "latn"], ("arab", "dev", "latn")),
         (["test_tube", "train_station", "valley"], ("test_tube", "train_station", "valley")),
+        (["train/cat", "train/dog", "train_unlabeled"], ("cat", "dog")),
         (["train_set/cat", "train_set/dog", "test/cat", "sample/x", "seg_pred"], ("cat", "dog")),
         (["chest/train/cat", "chest/train/dog", "chest/test/cat", "chest/chest/train/cat"], ("cat", "dog")),
     ],
@@ -150,6 +151,16 @@ def test_a_validation_folder_is_the_validation_split(name, tmp_path):
     assert load_test(spec(tmp_path), data) is None
     hashes = {data.hashes[number].tobytes() for number in data.val_numbers}
     assert len(hashes & {data.hashes[number].tobytes() for number in data.train_numbers}) == 0
+
+
+def test_a_training_folder_given_by_itself_says_what_lies_unused_beside_it(tmp_path):
+    for name in ("train", "val", "test"):
+        fill(tmp_path / name)
+
+    data = load_data(spec(tmp_path / "train"))
+
+    assert data.findings == ("not used: test/, val/ beside train/; give the folder above for it",)
+    assert data.num_train + data.num_val == 18
 
 
 def test_a_validation_split_keeps_subsets_and_seeds_of_training_alone(tmp_path):
