@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.augmentation import Augmentation, generator
+from coatnet_search.data.decode import Reading
 from coatnet_search.data.splits_and_regimes import nested_order
 
 Batch = tuple[Tensor, Tensor]  # float (B, C, S, S) normalised, channels last; int64 (B,)
@@ -58,6 +59,7 @@ class Data:
 
     class_names: tuple[str, ...]
     in_channels: int
+    reading: Reading | None = None  # how files become these pixels; None where they are none of files
     digest: str
     note: str | None
     num_broken: int

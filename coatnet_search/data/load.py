@@ -1,6 +1,5 @@
 """Opens a data set of a study: DataSpec -> train and val, indexed, split, normalised and, where they fit, in memory."""
 
-import csv
 import importlib
 import json
 import math
@@ -13,15 +12,18 @@ import numpy as np
 import torch
 
 from coatnet_search.core.canonical import digest
+from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data, Images
-from coatnet_search.data.decode import inspect, quiet_decoder
+from coatnet_search.data.decode import BACKGROUND, Reading, inspect
+from coatnet_search.data.image_file import quiet_decoder
 from coatnet_search.data.index import Index, build_index
 from coatnet_search.data.memory import InMemory, decoded, fits, stored_side
 from coatnet_search.data.source import Pixels, Source
 from coatnet_search.data.splits_and_regimes import nested_order, split
 from coatnet_search.data.stream import Streamed
+from coatnet_search.data.value_range import FLAT_SHARE, num_flat, pixel_facts, reading_of, special_values
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -64,11 +66,12 @@ def _sorted(index: Index, numbers: np.ndarray) -> np.ndarray:
     return numbers[np.lexsort((index.labels[numbers], words[:, 1], words[:, 0]))]
 
 
-def _digest(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> str:
+def _digest(source: Source, index: Index, reading: Reading, train: np.ndarray, val: np.ndarray) -> str:
     def part(numbers: np.ndarray) -> list[str]:
         return [index.hashes[numbers].tobytes().hex(), index.labels[numbers].astype("<i8").tobytes().hex()]
 
-    return digest({"classes": source.class_names, "train": part(train), "val": part(val)}, length=16)
+    parts = {"classes": source.class_names, "train": part(train), "val": part(val)}
+    return digest({**parts, **special_values(index, reading)}, length=16)
 
 
 def _norms(pixels: np.ndarray, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -102,11 +105,12 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     Raises InputError for faulty data (classes, columns, broken images) and SetupError for data that is not there.
     """
     source = _open(spec)
-    index = build_index(source)
+    index = build_index(source, spec.background)
+    reading = reading_of(spec, index)
     if full:
         index = index.only(held_out(spec.name, index)[0])
     train, val = _split(spec, source, index)
-    images = images_of(spec, source, index, image_size)
+    images = images_of(spec, source, index, reading, image_size)
     if isinstance(images, InMemory):
         mean, std = _norms(images.pixels.numpy(), train)
     else:
@@ -114,8 +118,9 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     return Data(
         class_names=source.class_names,
         in_channels=index.channels,
-        digest=_digest(source, index, train, val),
-        note=_note(source, index),
+        reading=reading,
+        digest=_digest(source, index, reading, train, val),
+        note=_note(source, index, reading),
         num_broken=index.num_broken,
         image_size=image_size or images.sides(0)[1],
         seed=spec.seed,
@@ -135,7 +140,7 @@ def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Pa
     hex digits of its content), of which the first n rows are the regime of n images, and ``index.json`` with a digest
     of each. Equal on every machine that has the same images. Returns the index's path."""
     source = _open(spec)
-    index = build_index(source)
+    index = build_index(source, spec.background)
     train, _ = _split(spec, source, index)
     hashes, labels = index.hashes[train], index.labels[train]
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,32 +149,29 @@ def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Pa
         order = nested_order(hashes, labels, seed=spec.seed, draw=draw, per_class=spec.min_per_class)[: max(sizes)]
         names = [row.tobytes().hex() for row in hashes[order]]
         rows = zip(train[order], (source.class_names[label] for label in labels[order]), names, strict=True)
-        with open(folder / f"draw-{draw}.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("image", "label", "hash"))
-            writer.writerows(rows)
+        write_csv(folder / f"draw-{draw}.csv", ("image", "label", "hash"), rows)
         found[f"draw-{draw}.csv"] = {str(size): digest(names[:size], 16) for size in sorted(sizes)}
     path = folder / "index.json"
     path.write_text(json.dumps({"seed": spec.seed, "files": found}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | None) -> Images:
+def images_of(spec: "DataSpec", source: Source, index: Index, reading: Reading, image_size: int | None) -> Images:
     """The images in memory where they fit, else decoded as they are needed. Raises InputError where that cannot be."""
-    if fits(index, image_size):
+    if fits(index, reading.channels, image_size):
         side, shown = stored_side(index, image_size)
-        return InMemory(decoded(source, index, side), shown)
+        return InMemory(decoded(source, index, reading, side), shown)
     encoded = source.load()
     if isinstance(encoded, Pixels) or image_size is None:
         raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
-    return Streamed(encoded, index.numbers, index.channels, spec.workers)
+    return Streamed(encoded, index.numbers, reading, spec.workers)
 
 
-def _note(source: Source, index: Index) -> str | None:
+def _note(source: Source, index: Index, reading: Reading) -> str | None:
     broken = (
         f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}" if index.num_broken else None
     )
-    return "; ".join(text for text in (source.note, broken) if text) or None
+    return "; ".join(text for text in (source.note, broken, *pixel_facts(index, reading)) if text) or None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +180,9 @@ class Summary:
 
     ``exact`` is False where only a sample of a large data set was opened: then sizes, channels and ``num_broken`` are
     the sample's, the counts are before broken images are left out, and ``digest`` is None.
+
+    ``value_range``: the values that become 0 and 255, where images have more than 8 bits a value; ``background``: the
+    grey behind what is transparent, where something is; ``num_flat``: images of one colour throughout.
     """
 
     num_train: int
@@ -190,6 +195,9 @@ class Summary:
     num_broken: int
     exact: bool
     note: str | None
+    value_range: tuple[float, float] | None = None
+    background: int | None = None
+    num_flat: int = 0
 
 
 def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
@@ -200,7 +208,8 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
     source = _open(spec)
     if not whole and source.sample and source.num_images > FULL_LOOK:
         return _sampled(spec, source, source.sample(SUMMARY_SAMPLE))
-    index = build_index(source)
+    index = build_index(source, spec.background)
+    reading = reading_of(spec, index)
     train, val = _split(spec, source, index)
     return Summary(
         num_train=len(train),
@@ -209,19 +218,24 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
         in_channels=index.channels,
         class_names=source.class_names,
         image_sizes=index.image_sizes,
-        digest=_digest(source, index, train, val),
+        digest=_digest(source, index, reading, train, val),
         num_broken=index.num_broken,
         exact=True,
-        note=_note(source, index),
+        note=_note(source, index, reading),
+        value_range=reading.value_range,
+        background=reading.background if index.transparent.any() else None,
+        num_flat=num_flat(index, reading),
     )
 
 
 def _sampled(spec: "DataSpec", source: Source, sample: Sequence[bytes]) -> Summary:
     with quiet_decoder():
-        found = [inspect(content) for content in sample]
+        found = [inspect(content, BACKGROUND if spec.background is None else spec.background) for content in sample]
     good = [item for item in found if not item.problem]
     if not good:
         raise InputError(f"none of {len(found)} images could be used: {found[0].problem}")
+    if sum(item.flat for item in good) > FLAT_SHARE * len(good):
+        raise InputError(f"most of {len(good)} images are one colour throughout: nothing can be learned from them")
     sides = sorted(min(item.height, item.width) for item in good)
     num_val = round(source.num_images * spec.val_fraction)
     return Summary(

@@ -29,5 +29,10 @@ class DataSpec:
     """Least images of a class in such a subset, and in every regime."""
     download: Switch = False
     """Whether data that is not there may be downloaded."""
+    value_range: Annotated[tuple[Number, Number], AfterValidator(checks.value_range)] | None = None
+    """Values that become black and white in images of more than 8 bits a value, as [low, high]; null: found in all
+    training images."""
+    background: Annotated[CountOrZero, Field(le=255)] | None = None
+    """Grey, 0 to 255, behind what is transparent; null: 128."""
     workers: CountOrZero = 0
     """Processes that decode images; 0: the training process does."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from coatnet_search.core.quantities import show
-from coatnet_search.full.bundle import Bundle
+from coatnet_search.full.bundle import Bundle, Sight
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -50,7 +50,18 @@ import timm
 ```
 
 Images: central square resized to {sight.stored} pixels (bilinear), its middle {sight.shown}x{sight.shown} cut out and
-seen at {sight.image_size}x{sight.image_size}, values in 0..1 normalised by mean {mean} and standard deviation {std}."""
+seen at {sight.image_size}x{sight.image_size}, values in 0..1 normalised by mean {mean} and standard deviation {std}.
+{_values(sight)}""".rstrip()
+
+
+def _values(sight: Sight) -> str:
+    """How deep values and transparent pixels become what the network sees."""
+    said = ""
+    if sight.value_range:
+        said += " Values of images of more than 8 bits: {:g} becomes 0, {:g} becomes 1.".format(*sight.value_range)
+    if sight.background is not None:
+        said += f" Transparent pixels show grey {sight.background} of 255."
+    return said.strip()
 
 
 def _measures(about: Mapping[str, Any]) -> str:

@@ -62,7 +62,8 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What results follow from; seeds are not in it, since each has results of its own."""
-        data = {key: value for key, value in dataclasses.asdict(self.data).items() if key not in _FREE}
+        data = {key: value for key, value in dataclasses.asdict(self.data).items()
+                if key not in _FREE and not (key in _LATER and value is None)}  # fmt: skip
         return {
             "network": self.network.shape.to_dict(), "timm": self.network.timm, "data": data, "weights": self.weights,
             "stages": [{"recipe": recipe_values(stage.recipe), "image_size": stage.image_size}
@@ -87,6 +88,7 @@ class Plan:
 
 
 _FREE = ("path", "download", "workers")  # of the data: may differ on resume
+_LATER = ("value_range", "background")  # came after the first plans, which must not read as changed
 
 
 def make_plan(

@@ -20,12 +20,12 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import yaml
 from torch import nn
 
 import coatnet_search
+from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.document import changes, dump
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.batches import Data
@@ -180,7 +180,7 @@ def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
         seeds.append(row)
     result = _result(plan, data, opened, seeds, device)
     result |= _throughput(plan, out, device)
-    pd.DataFrame(tables).to_csv(out / CLASSES, index=False)
+    write_csv(out / CLASSES, list(tables[0]), [line.values() for line in tables])
     model = _model(plan, stage_folder(out, plan.seeds[0], len(plan.stages)) / WEIGHTS)
     write_bundle(out, network, model, Sight.of(data, stage.image_size, stage.recipe.centre_crop), data.class_names,
                  stage.recipe.loss, result)  # fmt: skip
@@ -257,7 +257,8 @@ def _test_note(plan: Plan, opened: tuple[Data, int] | None) -> str | None:
     if plan.data.name == "digits":
         return ("digits has no test split of its own: a fifth is held out of full training; a search on digits has "
                 "seen these images")  # fmt: skip
-    return f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
+    shared = f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
+    return "; ".join(text for text in (shared, opened[0].note) if text) or None
 
 
 def against(promise: Mapping[str, Any], means: Mapping[str, Any], data: Data) -> dict[str, Any] | None:

@@ -237,6 +237,10 @@ def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[
     data: dict[str, Any] = {"name": spec.name, "path": spec.path, "val_fraction": spec.val_fraction}
     if fit["num_images"] is not None:
         data["num_images"] = fit["num_images"]
+    if summary.value_range is not None:
+        data["value_range"] = list(summary.value_range)
+    if summary.background is not None:
+        data["background"] = summary.background
     quality = "error" if summary.num_val >= SMALL_VAL else "val_loss"
     return {
         "question": f"Which layout classifies the images of {name} best for the multiply-adds it costs?",
@@ -264,6 +268,8 @@ def facts(look: Look) -> list[str]:
         lines.append(f"the smallest class, {name}, has {number:,} images")
     broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
     lines.append(broken if summary.num_broken else "no broken images")
+    if summary.note:
+        lines.append(summary.note)
     if not summary.exact:
         lines.append("only a sample of the images was opened")
     return [one_line(line) for line in lines]

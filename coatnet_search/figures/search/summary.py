@@ -20,6 +20,7 @@ from coatnet_search.analysis.front import (
     separability,
 )
 from coatnet_search.analysis.intervals import difference_margin, wilson
+from coatnet_search.core.csv_file import safe_cell, write_csv
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import Sense, quality, quantity, show, show_difference
 from coatnet_search.figures.audit.summary import AuditSection, audit_section
@@ -229,21 +230,17 @@ def summary_markdown(
     return "\n".join(lines) + "\n"
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """The trials as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+def write_trials(frame: pd.DataFrame, path: Path) -> Path:
+    """The trials as a CSV file."""
     flat = frame.drop(columns=[name for name in VALUES if name in frame.columns])
-    spreadsheet_safe(flat).to_csv(path, index=False)
-    return path
+    cells = flat.astype(object).where(flat.notna(), None)
+    return write_csv(path, list(cells.columns), cells.itertuples(index=False, name=None))
 
 
 def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before every text, in cells and headings, that a spreadsheet would compute."""
+    """The table with its texts, in cells and headings, as a CSV file may hold them: people save tables of a page."""
     words = table.select_dtypes(exclude="number")
-    return table.assign(**{str(name): words[name].map(_cell) for name in words}).rename(columns=_cell)
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return table.assign(**{str(name): words[name].map(safe_cell) for name in words}).rename(columns=safe_cell)
 
 
 def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str, Any]]:
