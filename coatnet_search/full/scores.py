@@ -28,7 +28,7 @@ class Scores:
     ``calibration_error``: the expected one, the mean distance between confidence and accuracy over 15 bins.
     ``balanced_accuracy``: the mean of the classes' own accuracies, over those that have images; ``never_recognised``:
     the names of those of which no image was right. ``classes``: a row a class with its images, how many were right, and
-    the class that it is most often taken for. ``confusion``: (true class, predicted one) -> images, where there are any.
+    the class that it is most often taken for. ``confusion``: (true class, predicted one) -> images.
     """
 
     num_images: int

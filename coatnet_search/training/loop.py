@@ -60,8 +60,8 @@ def train(
 
     A row: ``epoch`` (from 1), ``train_loss`` (mean over the steps, with augmentation and smoothing), ``train_top1`` (no
     augmentation, on the first 2,048 images of the regime or all), ``val_loss`` (no smoothing), ``val_top1``,
-    ``val_top5``, ``val_balanced_accuracy`` and ``never_recognised`` (a list of classes, see ``SplitScores``), ``lr`` (of
-    the last step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
+    ``val_top5``, ``val_balanced_accuracy`` and ``never_recognised`` (classes; see ``SplitScores``), ``lr`` (of the last
+    step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
     averaged model, whose weights are in ``model`` at the end, and ``raw_val_loss``, ``raw_val_top1``, ``raw_val_top5``
     of the weights themselves. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
     give: images over the time that training waited for it.

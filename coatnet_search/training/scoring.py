@@ -117,6 +117,6 @@ class Scorer:
 
 
 def class_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """(K,): images over classes over the class's images, so that all classes count alike and the mean image counts 1."""
+    """(K,): what an image of each class counts so that all classes count alike; the mean over all images is 1."""
     counts = torch.bincount(labels, minlength=num_classes)
     return len(labels) / (num_classes * counts.clamp(min=1).float())

@@ -18,7 +18,17 @@ from coatnet_search.full.compare import budget_words
 from coatnet_search.full.model_card import unrecognised
 from coatnet_search.full.networks import find_network
 from coatnet_search.full.plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
-from coatnet_search.full.train import RESULT, Row, assess, prepare_out, read_rows, slow_loader, train_plan
+from coatnet_search.full.train import (
+    CLASSES,
+    CONFUSION,
+    RESULT,
+    Row,
+    assess,
+    prepare_out,
+    read_rows,
+    slow_loader,
+    train_plan,
+)
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.recipe import Recipe
 
@@ -129,7 +139,8 @@ def _shown(value: object) -> str:
 
 
 COLUMNS = {"split": "split", "images": "images", "top1": "accuracy", "interval": "95 % interval",
-           "balanced_accuracy": "balanced accuracy", "top5": "top 5", "loss": "loss", "calibration_error": "calibration error"}  # fmt: skip
+           "balanced_accuracy": "balanced accuracy", "top5": "top 5", "loss": "loss",
+           "calibration_error": "calibration error"}  # fmt: skip
 TITLES = {"val": "validation", "test": "test", "raw_val": "validation, not averaged", "raw_test": "test, not averaged"}
 
 
@@ -139,9 +150,7 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
     if len(seeds) > 1:
         screen.say(f"means over {len(seeds)} seeds, intervals of these means (Student's t)")
     for text in unrecognised(result):
-        screen.warn(
-            f"{text}; classes.csv and confusion.csv have the numbers, --set class_balance=weights trains for it"
-        )
+        screen.warn(f"{text}; {CLASSES} and {CONFUSION} have the numbers, --set class_balance=weights trains for it")
     if result["test_note"]:
         screen.say(result["test_note"])
     if found := result["against_prediction"]:
