@@ -135,6 +135,16 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     )
 
 
+def class_counts(spec: "DataSpec") -> tuple[np.ndarray, np.ndarray]:
+    """(K,) images of each class that train and that validate. Raises as ``load_data``."""
+    source = _open(spec)
+    index = build_index(source, spec.background)
+    train, val = (
+        np.bincount(index.labels[part], minlength=len(source.class_names)) for part in _split(spec, source, index)
+    )
+    return train, val
+
+
 def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Path) -> Path:
     """Write which images each regime has: ``draw-K.csv`` (image: its number in the data set, label: its class, hash: 32
     hex digits of its content), of which the first n rows are the regime of n images, and ``index.json`` with a digest

@@ -20,8 +20,7 @@ from coatnet_search.core.document import dump, one_line
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
 from coatnet_search.data import DATASETS
-from coatnet_search.data.index import build_index
-from coatnet_search.data.load import FULL_LOOK, Summary, summarize
+from coatnet_search.data.load import Summary, class_counts, summarize
 from coatnet_search.data.remote import local_path
 from coatnet_search.data.source import Source
 from coatnet_search.data.spec import DataSpec
@@ -56,19 +55,23 @@ BATCH = (16, 128)
 EPOCH_STEPS = 20  # a batch is at most this part of the images
 SMALL_DATA, SMALL_VAL = 2000, 200  # fewer images: a larger val part; fewer val images: the loss tells networks apart
 SAMPLED = 50
+IMBALANCED = 3  # times the smallest class: where the largest has more, accuracy says little of the smallest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What is known of a user's images. ``per_class`` is None where the data is too large to count quickly."""
+    """What is known of a user's images. ``per_class`` (images of each class) and ``val_per_class`` (those of them that
+    validate) are None where the data is too large to count quickly."""
 
     spec: DataSpec
     summary: Summary
     per_class: dict[str, int] | None
+    val_per_class: dict[str, int] | None = None
 
     @property
-    def smallest_class(self) -> tuple[str, int] | None:
-        return min(self.per_class.items(), key=lambda item: item[1]) if self.per_class else None
+    def imbalance(self) -> float:
+        """How many times more images the largest class has than the smallest; 1 where that is not known."""
+        return max(self.per_class.values()) / min(self.per_class.values()) if self.per_class else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +99,14 @@ def look_at(folder: str | Path) -> Look:
     kind = "parquet" if parquet else "image_folder"
     spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
-    per_class = None
-    if source.num_images <= FULL_LOOK:
-        counts = np.bincount(build_index(source).labels, minlength=len(source.class_names))
-        per_class = {name: int(number) for name, number in zip(source.class_names, counts, strict=True)}
     share = 0.1 if source.num_images >= SMALL_DATA else 0.2
     spec = DataSpec(name=kind, path=spec.path, val_fraction=share)
-    return Look(spec=spec, summary=summarize(spec), per_class=per_class)
+    summary, per_class, val_per_class = summarize(spec), None, None
+    if summary.exact:
+        train, val = (counts.tolist() for counts in class_counts(spec))
+        val_per_class = dict(zip(summary.class_names, val, strict=True))
+        per_class = {name: count + val_per_class[name] for name, count in zip(summary.class_names, train, strict=True)}
+    return Look(spec=spec, summary=summary, per_class=per_class, val_per_class=val_per_class)
 
 
 def write_new(look: Look, out: Path, name: str) -> Written:
@@ -241,13 +245,15 @@ def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[
         data["value_range"] = list(summary.value_range)
     if summary.background is not None:
         data["background"] = summary.background
-    quality = "error" if summary.num_val >= SMALL_VAL else "val_loss"
+    objective = {"error": "min"} if summary.num_val >= SMALL_VAL else {"val_loss": "min"}
+    if look.imbalance > IMBALANCED:
+        objective = {"val_balanced_accuracy": "max"}
     return {
         "question": f"Which layout classifies the images of {name} best for the multiply-adds it costs?",
         "space": space,
         "data": data,
         "recipe": {**_recipe(look, side), "epochs": fit["epochs"]},
-        "objectives": {quality: "min", "macs": "min"},
+        "objectives": {**objective, "macs": "min"},
         "measure": ["throughput"],
         "search": {"strategy": "predictor", "trials": fit["trials"], "seed": 0},
         "resources": {"cpus": cpus, "gpus": gpus},
@@ -263,9 +269,10 @@ def facts(look: Look) -> list[str]:
     kind = "grey" if summary.in_channels == 1 else "colour"
     sides = f"{low}" if low == high else f"{low} to {high} (median {median})"
     lines = [f"{total:,} {kind} images in {summary.num_classes} classes, {sides} pixels on the shorter side"]
-    if look.smallest_class:
-        name, number = look.smallest_class
-        lines.append(f"the smallest class, {name}, has {number:,} images")
+    if look.per_class:
+        ends = min(look.per_class, key=look.per_class.__getitem__), max(look.per_class, key=look.per_class.__getitem__)
+        (small, first), (large, second) = ((name, _class_words(look, name)) for name in ends)
+        lines.append(f"the smallest class, {small}, has {first}; the largest, {large}, {second}")
     broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
     lines.append(broken if summary.num_broken else "no broken images")
     if summary.note:
@@ -273,6 +280,11 @@ def facts(look: Look) -> list[str]:
     if not summary.exact:
         lines.append("only a sample of the images was opened")
     return [one_line(line) for line in lines]
+
+
+def _class_words(look: Look, name: str) -> str:
+    number, val = (look.per_class or {})[name], (look.val_per_class or {}).get(name)
+    return f"{number:,} images" + (f", {val:,} of them for validation" if val is not None else "")
 
 
 def _space_header(look: Look) -> str:
@@ -285,7 +297,11 @@ def _study_header(look: Look) -> str:
         "Trials and epochs are for about an hour of the machine that this was written on.",
         "recipe.flip: true mirrors images left-right; false where that changes their meaning (text, digits).",
     ]
-    if look.summary.num_val < SMALL_VAL:
+    if look.imbalance > IMBALANCED:
+        lines.append(f"The largest class has {look.imbalance:.3g} times the images of the smallest: the objective is "
+                     "balanced accuracy, in which each class counts alike. recipe.class_balance: sampling (as many "
+                     "images of each class in an epoch) or weights (of the loss) trains for it.")  # fmt: skip
+    elif look.summary.num_val < SMALL_VAL:
         lines.append("With so few validation images the loss tells networks apart better than the error.")
     return "".join(f"# {line}\n" for line in lines)
 

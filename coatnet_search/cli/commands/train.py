@@ -150,7 +150,7 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
     if len(seeds) > 1:
         screen.say(f"means over {len(seeds)} seeds, intervals of these means (Student's t)")
     for text in unrecognised(result):
-        screen.warn(f"{text}; {CLASSES} and {CONFUSION} have the numbers, --set class_balance=weights trains for it")
+        screen.warn(f"{text}; {CLASSES} and {CONFUSION} have the numbers, --set class_balance=sampling trains for it")
     if result["test_note"]:
         screen.say(result["test_note"])
     if found := result["against_prediction"]:
