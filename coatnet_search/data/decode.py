@@ -92,6 +92,8 @@ def _values_of(content: bytes, image: Image.Image, background: int) -> tuple[flo
         flat = alpha is None and all(np.ptp(part) == 0 for part in np.atleast_3d(values).transpose(2, 0, 1))
         return float(finite.min()), float(finite.max()), flat, alpha is not None
     shown, transparent = _laid_on(image, background)
+    if shown.mode not in ("1", "L", "RGB", "RGBA", "CMYK", "YCbCr"):
+        shown.convert("RGB")  # some kinds cannot be: their files count as broken
     flat = _is_flat(shown)
     if flat and image.format == "JPEG":  # small patterns may be lost at an eighth of the size
         flat = _is_flat(open_file(content))

@@ -22,6 +22,8 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 89_478_485  # Pillow's own bound against decompression bombs: 256 MiB of RGB
 ORIENTATION = 0x0112  # the EXIF tag: 1 is upright, 5..8 swap the sides
 BITS = 258  # TIFF's BitsPerSample
+TIFF = (b"II*\0", b"MM\0*")  # how such a file begins
+_PPM = re.compile(rb"P6(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")  # width, height, maximum
 _RAW = re.compile(r"(RGB|RGBX|RGBA);16([LBN])")  # Pillow's names of 16-bit colours: little, big, this machine's bytes
 _OTHER = {"L": "B", "B": "L", "N": "B" if np.little_endian else "L"}
 
@@ -47,6 +49,8 @@ def open_file(content: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
+        if content[:4] in TIFF:
+            raise Unreadable("a kind of TIFF that is not read (its compression or numbers); save it as PNG") from None
         raise Unreadable(f"not an image in a format that is read here ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels") from None
@@ -69,13 +73,16 @@ def is_deep(content: bytes, image: Image.Image) -> bool:
 def deep_values(content: bytes, image: Image.Image) -> tuple[Values, Values | None]:
     """The values of a deep image as they stand in the file, (H, W) or (H, W, 3), and its opacity (H, W) in 0..1, None
     where it is opaque. Nothing is turned upright. Raises Unreadable for kinds whose values cannot be had."""
-    if not _sixteen_bit_color(content, image):
-        values, key = np.asarray(image).astype(np.float64), image.info.get("transparency")
-        alpha = (values != key).astype(np.float64) if isinstance(key, int) else None
-    else:
-        found = _png_values(content) if image.format == "PNG" else _tiff_values(content, image)  # (H, W, 2..4)
+    alpha: Values | None = None
+    if _sixteen_bit_color(content, image):
+        found = _color_values(content, image)  # (H, W, 2..4)
         values = found[:, :, 0] if found.shape[2] == 2 else found[:, :, :3]
         alpha = found[:, :, -1] / 65535 if found.shape[2] != 3 else None
+    else:
+        values = np.asarray(image).astype(np.float64)
+    key = image.info.get("transparency")  # a value, or a colour, that stands for nothing
+    if alpha is None and isinstance(key, int | tuple):
+        alpha = (np.atleast_3d(values) != np.asarray(key)).any(axis=2).astype(np.float64)
     return values, alpha if alpha is not None and alpha.min() < 1 else None
 
 
@@ -93,16 +100,24 @@ def _sixteen_bit_color(content: bytes, image: Image.Image) -> bool:
         return False
     if image.format == "PNG":
         return content[24] == 16  # the bit depth in the header
+    if image.format == "PPM":
+        match = _PPM.match(content)
+        return match is not None and int(match[3]) > 255
     return image.format == "TIFF" and 16 in getattr(image, "tag_v2", {}).get(BITS, ())
 
 
-def _png_values(content: bytes) -> Values:
-    found = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    return found.permute(1, 2, 0).numpy().astype(np.float64)
-
-
-def _tiff_values(content: bytes, image: Image.Image) -> Values:
-    """Pillow unpacks the upper byte of a value, and the lower one where it is told the other order of bytes."""
+def _color_values(content: bytes, image: Image.Image) -> Values:
+    """(H, W, channels) of 16 bits."""
+    if image.format == "PNG":
+        pixels = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+        return pixels.permute(1, 2, 0).numpy().astype(np.float64)
+    if image.format == "PPM":
+        match = _PPM.match(content)
+        assert match is not None
+        begin = match.end()
+        numbers = np.frombuffer(content, dtype=">u2", count=3 * image.width * image.height, offset=begin)
+        return numbers.reshape(image.height, image.width, 3).astype(np.float64)
+    # a TIFF: Pillow unpacks the upper byte of a value, and the lower one where it is told the other order of bytes
     other: Any = open_file(content)
     for place, tile in enumerate(other.tile):
         swapped = _other_order(tile[3])

@@ -46,17 +46,23 @@ def noise(seed: int, *shape: int) -> Any:
     return np.random.default_rng(seed).random(shape or (SIDE, SIDE))
 
 
+def png_chunk(name: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+
 def png16(values: Any) -> bytes:
     """A PNG of 16 bits a channel, (H, W, C): Pillow writes none in colour."""
     height, width, channels = values.shape
 
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(rows))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def tiff16(values: Any, order: str = "<", packed: bool = False) -> bytes:
@@ -148,11 +154,16 @@ def test_ct_numbers_and_values_far_from_zero_fill_the_grey_levels(kind, suffix, 
     assert all((image.min(), image.max()) == (0, 255) for image in found.values())
 
 
+def ppm16(values: Any) -> bytes:
+    height, width, _ = values.shape
+    return f"P6 # a remark\n{width} {height}\n65535\n".encode() + values[:, :, :3].astype(">u2").tobytes()
+
+
 @pytest.mark.parametrize("make", [
-    png16, tiff16, lambda values: tiff16(values, ">"), lambda values: tiff16(values, packed=True),
-], ids=["png", "tiff", "big-endian tiff", "packed tiff"])  # fmt: skip
+    png16, tiff16, lambda values: tiff16(values, ">"), lambda values: tiff16(values, packed=True), ppm16,
+], ids=["png", "tiff", "big-endian tiff", "packed tiff", "ppm"])  # fmt: skip
 @pytest.mark.parametrize("channels", [3, 4])
-def test_colours_of_sixteen_bits_keep_their_lower_bytes(make, channels, tmp_path):
+def test_colours_of_sixteen_bits_keep_their_lower_bytes(make, channels):
     values = (noise(3, SIDE, SIDE, channels) * 4095).astype(np.uint16)
     if channels == 4:
         values[:, :, 3] = 65535
@@ -171,6 +182,14 @@ def test_a_sixteen_bit_tiff_of_another_kind_is_named_and_not_cut_to_its_upper_by
     problem = inspect(premultiplied).problem or ""
 
     assert problem.startswith("16-bit TIFF of the kind RGBa;16")
+
+
+def test_a_kind_of_tiff_that_cannot_be_read_is_named_as_such():
+    odd = tiff16((noise(0, SIDE, SIDE, 3) * 4095).astype(np.uint16)).replace(
+        struct.pack("<HHIHH", 262, 3, 1, 2, 0), struct.pack("<HHIHH", 262, 3, 1, 99, 0)
+    )
+
+    assert (inspect(odd).problem or "").startswith("a kind of TIFF that is not read")
 
 
 @pytest.mark.parametrize(("extremes", "expected"), [
@@ -262,7 +281,9 @@ def test_a_background_that_is_set_holds_and_one_that_hides_all_shapes_is_refused
         load_data(black, image_size=SIDE)
 
 
-@pytest.mark.parametrize("kind", ["palette", "grey and alpha", "colour key", "grey of 16 bits", "16 bits and alpha"])
+@pytest.mark.parametrize(
+    "kind", ["palette", "grey and alpha", "key", "16 bits and alpha", "16 bits and key", "16-bit colour and key"]
+)
 def test_transparency_of_every_kind_shows_the_background(kind):
     values = (noise(1) * 200 + 20).astype(np.uint8)
     image, clear = Image.fromarray(values), np.zeros((SIDE, SIDE), dtype=bool)
@@ -277,9 +298,14 @@ def test_transparency_of_every_kind_shows_the_background(kind):
     file = io.BytesIO()
     content.save(file, "PNG", **options)
     data = file.getvalue()
-    if "16" in kind:
-        deep = np.stack([values * 100, 65535 * ~clear], axis=2).astype(np.uint16)
-        data = png16(deep)
+    if kind == "16 bits and alpha":
+        data = png16(np.stack([values * 100, 65535 * ~clear], axis=2).astype(np.uint16))
+    elif "16" in kind:
+        channels = 3 if "colour" in kind else 1
+        deep = np.where(clear, 7, values * 100).astype(np.uint16)
+        data = png16(np.stack([deep] * channels, axis=2))
+        place = data.index(b"IDAT") - 4
+        data = data[:place] + png_chunk(b"tRNS", struct.pack(f">{channels}H", *[7] * channels)) + data[place:]
 
     shown = np.asarray(open_image(data, Reading(channels=1, value_range=(0, 25_500), background=200)))
 
