@@ -20,9 +20,9 @@ from coatnet_search.core.document import dump, one_line
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
 from coatnet_search.data import DATASETS
-from coatnet_search.data.load import Summary, class_counts, summarize
+from coatnet_search.data.load import Summary, class_counts, kind_of, summarize
 from coatnet_search.data.remote import local_path
-from coatnet_search.data.source import Source
+from coatnet_search.data.source import Source, utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.space.space import Space, space_of
 from coatnet_search.study.load import load_study
@@ -56,22 +56,22 @@ EPOCH_STEPS = 20  # a batch is at most this part of the images
 SMALL_DATA, SMALL_VAL = 2000, 200  # fewer images: a larger val part; fewer val images: the loss tells networks apart
 SAMPLED = 50
 IMBALANCED = 3  # times the smallest class: where the largest has more, accuracy says little of the smallest
+NAMED = 20  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What is known of a user's images. ``per_class`` (images of each class) and ``val_per_class`` (those of them that
-    validate) are None where the data is too large to count quickly."""
+    """What is known of a user's images. ``per_class``: images of each class; ``val_per_class``: those that validate."""
 
     spec: DataSpec
     summary: Summary
-    per_class: dict[str, int] | None
-    val_per_class: dict[str, int] | None = None
+    per_class: dict[str, int]
+    val_per_class: dict[str, int]
 
     @property
     def imbalance(self) -> float:
-        """How many times more images the largest class has than the smallest; 1 where that is not known."""
-        return max(self.per_class.values()) / min(self.per_class.values()) if self.per_class else 1.0
+        """How many times more images the largest class has than the smallest."""
+        return max(self.per_class.values()) / min(self.per_class.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,24 +89,34 @@ class Written:
     device: str
 
 
-def look_at(folder: str | Path) -> Look:
-    """The images of a folder of class folders, or of parquet files, here or at a URI. Raises InputError and
-    SetupError."""
+def look_at(folder: str | Path, sets: Sequence[str] = ()) -> Look:
+    """The images of a folder of class folders, or of parquet files, here or at a URI. ``sets``: ``data.KEY=VALUE``.
+
+    Raises InputError and SetupError.
+    """
     path, remote = local_path(str(folder)), "://" in str(folder)
     if not path.exists():
         raise SetupError(f"--data: {path} does not exist; give a folder with one folder of images a class")
-    parquet = path.suffix == ".parquet" or any(path.glob("train*.parquet")) or any(path.glob("data/train*.parquet"))
-    kind = "parquet" if parquet else "image_folder"
-    spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
+    kind = kind_of(path)
+    spec = _spec({"name": kind, "path": str(folder) if remote else utf8(path.resolve())}, sets)
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
     share = 0.1 if source.num_images >= SMALL_DATA else 0.2
-    spec = DataSpec(name=kind, path=spec.path, val_fraction=share)
-    summary, per_class, val_per_class = summarize(spec), None, None
-    if summary.exact:
-        train, val = (counts.tolist() for counts in class_counts(spec))
-        val_per_class = dict(zip(summary.class_names, val, strict=True))
-        per_class = {name: count + val_per_class[name] for name, count in zip(summary.class_names, train, strict=True)}
+    spec = _spec({"name": kind, "path": spec.path, "val_fraction": share}, sets)
+    summary, (train, val) = summarize(spec), class_counts(spec)
+    per_class, val_per_class = (
+        dict(zip(summary.class_names, counts.tolist(), strict=True)) for counts in (train + val, val)
+    )
     return Look(spec=spec, summary=summary, per_class=per_class, val_per_class=val_per_class)
+
+
+def _spec(values: dict[str, Any], sets: Sequence[str]) -> DataSpec:
+    document = read_document("--data", dump(values))
+    for text in sets:
+        if not text.startswith("data."):
+            raise InputError(f"--set {text}: expected data.KEY=VALUE, such as data.label_column=kind; the rest is "
+                             "set in the study's file")  # fmt: skip
+        document.set(text.removeprefix("data."))
+    return document.parse(DataSpec)
 
 
 def write_new(look: Look, out: Path, name: str) -> Written:
@@ -238,7 +248,8 @@ def _resources(device: str) -> tuple[float, float]:
 def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[str, Any]) -> dict[str, Any]:
     summary, spec = look.summary, look.spec
     cpus, gpus = _resources(device)
-    data: dict[str, Any] = {"name": spec.name, "path": spec.path, "val_fraction": spec.val_fraction}
+    usual = DataSpec(name="").to_dict() | {"val_fraction": spec.val_fraction if summary.own_val else None}
+    data = {key: value for key, value in spec.to_dict().items() if value != usual.get(key)}
     if fit["num_images"] is not None:
         data["num_images"] = fit["num_images"]
     if summary.value_range is not None:
@@ -269,10 +280,10 @@ def facts(look: Look) -> list[str]:
     kind = "grey" if summary.in_channels == 1 else "colour"
     sides = f"{low}" if low == high else f"{low} to {high} (median {median})"
     lines = [f"{total:,} {kind} images in {summary.num_classes} classes, {sides} pixels on the shorter side"]
-    if look.per_class:
-        ends = min(look.per_class, key=look.per_class.__getitem__), max(look.per_class, key=look.per_class.__getitem__)
-        (small, first), (large, second) = ((name, _class_words(look, name)) for name in ends)
-        lines.append(f"the smallest class, {small}, has {first}; the largest, {large}, {second}")
+    lines += [_classes(summary.class_names), *summary.findings]
+    small, large = (end(look.per_class, key=look.per_class.__getitem__) for end in (min, max))
+    lines.append(f"the smallest class, {small}, has {_images_of(look, small)}; the largest, {large}, "
+                 f"{_images_of(look, large)}")  # fmt: skip
     broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
     lines.append(broken if summary.num_broken else "no broken images")
     if summary.note:
@@ -282,9 +293,13 @@ def facts(look: Look) -> list[str]:
     return [one_line(line) for line in lines]
 
 
-def _class_words(look: Look, name: str) -> str:
-    number, val = (look.per_class or {})[name], (look.val_per_class or {}).get(name)
-    return f"{number:,} images" + (f", {val:,} of them for validation" if val is not None else "")
+def _images_of(look: Look, name: str) -> str:
+    return f"{look.per_class[name]:,} images, {look.val_per_class[name]:,} of them for validation"
+
+
+def _classes(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"classes: {', '.join(names[:NAMED])}{more}"
 
 
 def _space_header(look: Look) -> str:

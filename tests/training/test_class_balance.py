@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -12,11 +14,13 @@ from command_line import call, digit_folder
 from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch, Stage, Stem
+from coatnet_search.data import load
 from coatnet_search.data.batches import Data, balanced_order
 from coatnet_search.data.load import load_data
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.figures.search.summary import summarize
 from coatnet_search.record.fold import read_record, read_trials, study_of
+from coatnet_search.study import new
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.loop import train
 from coatnet_search.training.recipe import RECIPES, Recipe, make_recipe, recipe_values
@@ -177,6 +181,23 @@ def test_new_names_the_ends_and_asks_for_balanced_accuracy_which_a_study_is_sear
     assert all(one["of"] == 10 and one["count"] > 0 and one["names"][0].startswith("digit-") for one in unknown)
     assert "best validation balanced accuracy" in told["answer"][0]
     assert any("of 10 classes are never recognised: digit-" in text for text in told["notices"])
+
+
+@pytest.mark.parametrize("kind", ["image_folder", "parquet"])
+def test_classes_are_counted_by_labels_alone_where_images_are_very_many(kind, tmp_path, monkeypatch):
+    rare_classes(tmp_path / "photos")
+    files = sorted((tmp_path / "photos").rglob("*.png"))
+    table = pa.table({"image": [file.read_bytes() for file in files], "label": [file.parent.name for file in files]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    place = tmp_path / ("photos" if kind == "image_folder" else "train.parquet")
+    exact = new.look_at(place)
+    monkeypatch.setattr(load, "FULL_LOOK", 100)
+
+    look = new.look_at(place)
+
+    assert (look.summary.exact, exact.summary.exact) == (False, True)
+    assert (look.per_class, look.val_per_class) == (exact.per_class, exact.val_per_class)
+    assert look.imbalance > new.IMBALANCED
 
 
 def test_new_asks_for_the_error_where_classes_are_of_like_size(tmp_path, capsys, monkeypatch):

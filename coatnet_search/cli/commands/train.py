@@ -24,6 +24,7 @@ from coatnet_search.full.train import (
     RESULT,
     Row,
     assess,
+    findings,
     prepare_out,
     read_rows,
     slow_loader,
@@ -47,6 +48,8 @@ def main(given: argparse.Namespace) -> int:
     out = given.out or OUT / _slug(f"{given.arch}-{'-'.join(given.recipe)}")
     for sentence in check(plan, device, given.workers or 1):
         screen.note(f"weights of {given.weights}: {sentence}")
+    for sentence in findings(plan):
+        screen.note(f"data: {sentence}")
     prepare_out(plan, out)
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
