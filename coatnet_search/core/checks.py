@@ -57,6 +57,13 @@ def batch_size(value: object) -> int | str | None:
     raise Misplaced(wrong("a whole number of at least 1, best, or null", value))
 
 
+def value_range(value: tuple[float, float]) -> tuple[float, float]:
+    """Two numbers, the lower one first."""
+    if not value[0] < value[1]:
+        raise Misplaced(f"expected [low, high] with low below high, got {show(list(value))}")
+    return value
+
+
 def choice(value: object) -> Choice:
     """A constant, or a list of different constants: a dimension of the search."""
     if not isinstance(value, (list, tuple)):

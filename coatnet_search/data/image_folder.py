@@ -121,6 +121,7 @@ def _source(root: Path, files: list[Path], labels: NDArray[np.int64], names: tup
         sample=functools.partial(_sample, found),
         is_val=is_val,
         findings=findings,
+        labels=found.labels,
     )
 
 

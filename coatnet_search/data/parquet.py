@@ -272,4 +272,5 @@ def _source(parts: list[Part], labels: NDArray[np.int64], names: tuple[str, ...]
         sample=lambda count: [value.as_py() or b"" for value in next(_encoded(files[0], parts[0].image))[:count]],
         is_val=is_val,
         findings=findings,
+        labels=labels,
     )

@@ -23,6 +23,7 @@ COLUMNS: dict[str, Kind] = {
     "arm": "text", "size": "positive", "instance": "whole", "num_images": "whole", "epochs": "whole",
     "image_size": "whole", "seed": "whole", "draw": "whole", "state": "text", "device": "text", "wall_s": "positive",
     "error": "fraction", "val_top1": "fraction", "val_top5": "fraction", "val_loss": "number",
+    "val_balanced_accuracy": "fraction",
     "train_loss": "number", "train_top1": "fraction", "macs": "positive", "params": "positive",
     "activations": "positive", "throughput_images_per_s": "positive", "train_images_per_s": "positive",
     "latency_ms": "positive", "latency_p95_ms": "positive", "peak_memory_mib": "positive",
