@@ -3,6 +3,8 @@
 import argparse
 import math
 
+from coatnet_search.core.redact import has_login
+
 
 def number(text: str) -> float:
     """A finite number as ``float`` reads it: 4.2e9, 2e-3."""
@@ -66,6 +68,13 @@ def limit(text: str) -> tuple[str, float]:
         return name, number(value)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{name}: {error}") from None
+
+
+def uri(text: str) -> str:
+    """A URI or an address without login: a command line is seen by others of the machine. Not repeated in the error."""
+    if has_login(text):
+        raise argparse.ArgumentTypeError("expected no password, token or key in it; give these by the environment")
+    return text
 
 
 def pairs(text: str) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import re
 import shutil
 import socket
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,16 @@ NAME = "trials.jsonl"
 MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 _SYNCED = ("session", "paused", "terminal")  # a report that the power cut took is an epoch; these are a trial
 _CRC = b',"crc":"'
+# What the record's own readers go by is never taken for a secret, whatever an environment variable holds; nor are
+# those parts of failures and attributes that are our own words.
+_STRUCTURE = frozenset({
+    "schema", "event", "time", "number", "key", "state", "candidate", "arch", "arch_id", "layout", "budget", "origin",
+    "metrics", "timings", "device", "study", "code_version",
+})  # fmt: skip
+_OURS: Mapping[str, Collection[str]] = {
+    "failure": {"kind"},
+    "attributes": {"layout", "peer", "tune", "tuned", "conditions", "disturbed", "nsga2_parents"},
+}
 _logger = logging.getLogger(__name__)
 
 Event = dict[str, Any]
@@ -78,11 +88,12 @@ def _text(event: Mapping[str, Any]) -> str:
 
 def encode(event: Mapping[str, Any], redactor: Redactor = Redactor()) -> bytes:  # noqa: B008 (frozen)
     """One line with its newline: schema, event, time (now, if the event has none), the rest, crc; secrets replaced."""
-    whole = {"schema": SCHEMA, "event": event["event"], "time": now(), **event}
-    body = _text(whole)
-    if redactor.may_hold_secret(body):
-        body = _text(redactor.value(json.loads(body)))
-    raw = body.encode()
+    said = {
+        name: redactor.value(part, _OURS[name]) if name in _OURS else part if name in _STRUCTURE
+        else redactor.value(part)
+        for name, part in event.items()
+    }  # fmt: skip
+    raw = _text({"schema": SCHEMA, "event": event["event"], "time": now(), **said}).encode()
     return raw[:-1] + _CRC + f"{zlib.crc32(raw):08x}".encode() + b'"}\n'
 
 
