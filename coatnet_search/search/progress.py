@@ -47,9 +47,9 @@ class Progress:
 
     def __init__(self, session: Session, workers: int, warning: Callable[[], str | None] = lambda: None) -> None:
         self._session, self._workers, self._warning = session, workers, warning
-        self._screen = LiveScreen(self._view)
         self._start, self._done_before = time.monotonic(), len(session.finished)
         self._warned: str | None = None
+        self._screen = LiveScreen(self._view)  # last: it looks at the view
 
     def __enter__(self) -> "Progress":
         for note in self._session.notes:
