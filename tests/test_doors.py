@@ -18,6 +18,9 @@ DOORS = {
     "yaml.unsafe_load": [], "yaml.compose": [], "yaml.compose_all": [], "yaml.Loader": [], "yaml.FullLoader": [],
     "yaml.parse": ["coatnet_search/core/yaml_text.py"],
     "yaml.SafeLoader": ["coatnet_search/core/yaml_text.py"],
+    "timm.create_model": ["coatnet_search/architecture/timm_names.py", "coatnet_search/full/export.py"],
+    "timm.models.create_model": [], "timm.models.load_model_config_from_hf": [], "huggingface_hub.hf_hub_download": [],
+    "huggingface_hub.snapshot_download": [],
     "pickle": [], "torch.hub": [], "torch.load": [],
 }  # fmt: skip
 
