@@ -12,6 +12,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.cost import Count, count_module
 from coatnet_search.architecture.peer_spec import PeerSpec
 from coatnet_search.architecture.timm_names import check_name, create_by_name
@@ -78,11 +79,11 @@ class Peer:
 def create(name: str, image_size: int, **options: Any) -> nn.Module:
     """timm's network for images of this size, whether or not its size is fixed when it is built."""
     try:
-        return create_by_name(name, img_size=image_size, **options)
+        return sampled_first(create_by_name(name, img_size=image_size, **options))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return create_by_name(name, **options)  # a network that takes any size has no such option
+        return sampled_first(create_by_name(name, **options))  # a network that takes any size has no such option
 
 
 def native_size(name: str) -> int:

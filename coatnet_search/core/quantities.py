@@ -49,6 +49,11 @@ def quantity(name: str) -> Quantity:
     return known or Quantity(title=name.replace("_", " "), sense="min")
 
 
+def sign(sense: Sense) -> float:
+    """1 where less is better, -1 where more is: a value times it is a loss, the less the better."""
+    return 1.0 if sense == "min" else -1.0
+
+
 def quality(objectives: Mapping[str, Sense]) -> str:
     """The objective that tells how good a network is: the first that is not a cost, else the first."""
     return next((name for name in objectives if name not in COSTS), next(iter(objectives)))
