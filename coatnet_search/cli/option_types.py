@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import re
 
 from coatnet_search.core.redact import has_login
 
@@ -78,9 +79,10 @@ def uri(text: str) -> str:
 
 
 def pairs(text: str) -> list[tuple[str, str]]:
-    """``arm=layout,error=err`` as [(arm, layout), (error, err)]."""
-    found = [part.partition("=") for part in text.split(",") if part]
-    for name, equals, column in found:
-        if not (name and equals and column):
+    """``arm=layout,error=err`` as [(arm, layout), (error, err)]. A comma that no ``NAME=`` follows is of the column's
+    name; ``state=`` is a column that the file has and that is left out."""
+    found = [part.partition("=") for part in re.split(r",(?=\s*[A-Za-z_]\w*=)", text.rstrip(","))]
+    for name, equals, _ in found:
+        if not (name.strip() and equals):
             raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,... such as arm=layout,error=err, got {text!r}")
     return [(name.strip(), column.strip()) for name, _, column in found]

@@ -102,7 +102,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="RUNS.csv", type=Path, help="runs of your own, one a row, with a heading")
     parser.add_argument("--columns", metavar="NAME=COLUMN,...", type=pairs, nargs="+", action="extend", default=[],
                         help="what its columns are: arm=layout,num_images=n,error=err; a column with a name of ours "
-                        "needs none")  # fmt: skip
+                        "needs none, and state= leaves it out")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, help="the new run's folder (runs/NAME)")
     parser.add_argument("--name", metavar="N", help="the study's name (the file's)")
     parser.add_argument("--num-val", metavar="N", type=count, help="images that the errors were measured on: tells how "
