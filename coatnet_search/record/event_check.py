@@ -43,9 +43,8 @@ def _metrics(value: Any) -> bool:
         return True
     if type(value) is not dict:
         return False
-    return all(type(one) in (int, float, bool, str) or one is None for one in value.values()) and _number(
-        value.get("epoch")
-    )
+    plain = all(type(one) in (int, float, bool, str) or one is None for one in value.values())
+    return plain and type(value.get("epoch", 0)) in (int, float)
 
 
 def _numbers(value: Any) -> bool:
