@@ -1,5 +1,6 @@
 """Runs from elsewhere: a CSV file becomes a run that all answers can be asked of; its mistakes are named by line."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 from command_line import call
+from mutations import mutated
 
 from coatnet_search.analysis.scaling import fit_scaling
 from coatnet_search.analysis.scaling_runs import scaling_runs
@@ -334,3 +336,22 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, capsys: py
     Path("a.csv").write_text("arm,error\nA,0.1\n")
 
     assert message in call(capsys, "import", *words).error
+
+
+def test_a_mutated_table_is_imported_or_refused_in_one_line(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    table = "number,arm,num_images,seed,error (%),state,macs\n" + "".join(
+        f"{row},{name},{count},{seed},{1000 / count + row % 7:.3f},COMPLETE,1e6\n"
+        for row, (name, count, seed) in enumerate((n, c, s) for n in "AB" for c in (20, 40, 80) for s in (0, 1))
+    )
+    said = []
+    for number in range(200):
+        (tmp_path / "t.csv").write_bytes(mutated(rng, table))
+        try:
+            made = import_runs(tmp_path / "t.csv", {"error": "error (%)"}, tmp_path / str(number))
+            assert len(read_record(made.run)) == made.rows
+        except InputError as error:
+            said.append(str(error))
+
+    assert 0 < len(said) < 200
+    assert not [text for text in said if "\n" in text or not ("t.csv" in text or text.startswith("--columns"))]
