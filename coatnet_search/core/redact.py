@@ -12,9 +12,9 @@ REDACTED = "[redacted]"
 SHORTEST = 8  # characters of a value that is looked for wherever it stands: a shorter one is part of ordinary words
 _FOLDERS = ("PWD", "OLDPWD")  # of a shell; elsewhere PWD is a password
 # The last word of a secret's name: one that says so by itself, and one that does so behind another word.
-_ALONE = re.compile(r"(?:token|secret|credentials?|sig|signature|auth|authorization|pwd|sshpass"
+_ALONE = re.compile(r"(?:token|secret|credentials?|sig|signature|o?auth|authorization|bearer|cookie|pwd|sshpass"
                     r"|\w*(?:password|passwd|passphrase|apikey|accesskey|secretkey|accountkey))$")  # fmt: skip
-_BEHIND = ("key", "pat", "pass", "creds", "dsn", "sas", "pw")
+_BEHIND = ("key", "pat", "pass", "creds", "dsn", "sas", "pw", "jwt", "passcode")
 _PLAIN_KEYS = ("public", "sort", "primary", "foreign", "cache", "partition", "group")
 _PAIRS = ("connection_string", "conn_str", "webhook_url")
 _TOKENS = re.compile(

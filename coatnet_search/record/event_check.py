@@ -15,12 +15,12 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
 BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
 
 
-def _whole(value: Any, least: int = 0) -> bool:
-    return type(value) is int and value >= least
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _number(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return value is None or type(value) is float or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 def _text(value: Any) -> bool:
@@ -39,12 +39,7 @@ def _moment(value: Any) -> bool:
 
 
 def _metrics(value: Any) -> bool:
-    if value is None:
-        return True
-    if type(value) is not dict:
-        return False
-    plain = all(type(one) in (int, float, bool, str) or one is None for one in value.values())
-    return plain and type(value.get("epoch", 0)) in (int, float)
+    return _numbers(value) and type((value or {}).get("epoch", 0)) in (int, float)
 
 
 def _numbers(value: Any) -> bool:

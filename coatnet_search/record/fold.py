@@ -149,7 +149,10 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             return None
         name = row["arch_id"] or str(row["arch"])
         if name not in archs:
-            archs[name] = Arch.from_dict(row["arch"])
+            try:
+                archs[name] = Arch.from_dict(row["arch"])
+            except InputError as error:
+                raise InputError(f"trial {row['number']}: {error}") from None
         return archs[name]
 
     return [
@@ -160,7 +163,7 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             number=row["number"],
             key=row["key"],
             arch=arch(row),
-            budget=Budget(**row["budget"]) if row["budget"] else None,
+            budget=Budget(**row["budget"]) if row["budget"].get("epochs") is not None else None,
             curve=tuple(_curve(row)),
             attributes=row["attributes"],
             failure=Failure(**row["failure"]) if row["failure"] else None,
@@ -172,8 +175,13 @@ def fold(events: Iterable[Event]) -> list[Trial]:
 
 
 def read_trials(run: str | Path) -> list[Trial]:
-    """The trials of a RUN folder or of a ``trials.jsonl``, in order of number; an absent record has none."""
-    return fold(read_events(run))
+    """The trials of a RUN folder or of a ``trials.jsonl``, in order of number; an absent record has none. Raises
+    InputError for what is no record."""
+    events = read_events(run)
+    try:
+        return fold(events)
+    except InputError as error:
+        raise InputError(f"{record_path(run)}: {error}") from None
 
 
 def _numbers(values: Sequence[Any]) -> "pd.Series[Any]":

@@ -544,8 +544,9 @@ ODD_LINES = [
     b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 ]  # fmt: skip
 ODD_VALUES = {
-    "number": ("0", -1, 1.5, True, [0]), "key": (5, {"a": 1}), "state": ("odd", None, 3, ["done"]),
-    "metrics": ([1], "x", {"val_loss": [1]}, {"epoch": "one"}), "candidate": ("C", [1]), "arch": (3, "C-C"),
+    "number": ("0", -1, 1.5, True, [0], 10**30), "key": (5, {"a": 1}), "state": ("odd", None, 3, ["done"]),
+    "metrics": ([1], "x", {"val_loss": [1]}, {"val_loss": "low"}, {"macs": 10**30}, {"epoch": "one"},
+                {"epoch": None}), "candidate": ("C", [1]), "arch": (3, "C-C"),
     "budget": ({"epochs": "2"}, {"ages": 2}, [2], {"epochs": -1}), "attributes": ("x", [1]), "layout": (5,),
     "failure": ("broken", {"kind": "nan"}, {"kind": 1, "message": "x"}, {"kind": "a", "message": "b", "c": 1}),
     "timings": ({"wall_s": "long"}, 5), "time": (5, "noon"), "device": ({},), "arch_id": (7,), "origin": ([],),
@@ -580,6 +581,26 @@ def test_an_odd_value_in_an_event_is_named(name: str, value: object, tmp_path: P
     message = refused_line(tmp_path, signed(json.dumps(event).encode()))
 
     assert f": {name}: expected " in message or f": {name} is missing" in message
+
+
+@pytest.mark.parametrize(
+    "arch", [{"stages": 5}, {"stem": 1}, {"odd": 1}, {"stages": [{"block": [1]}]}, {"image_size": "x"}]
+)
+def test_an_odd_architecture_of_a_record_is_named_with_its_file_and_trial(arch: object, tmp_path: Path) -> None:
+    path = write(tmp_path, started(0, arch=arch, arch_id=None))
+
+    with pytest.raises(InputError, match=f"^{path}: trial 0: ") as caught:
+        read_trials(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_without_epochs_is_no_budget(tmp_path: Path) -> None:
+    write(tmp_path, started(0, budget={"seed": 3}), terminal(0))
+
+    (trial,) = read_trials(tmp_path)
+
+    assert trial.budget is None
+    assert list(read_record(tmp_path)["seed"]) == [3]
 
 
 def test_events_of_kinds_that_are_not_known_here_are_passed_over(tmp_path: Path) -> None:
