@@ -1,4 +1,4 @@
-"""A study's results beside those that were printed elsewhere for its choices: each value, and whether the order agrees.
+"""Sets a study's results beside printed ones for its choices: each value, and whether the order agrees.
 
 Trials that are done count, of the largest amount of data and the longest schedule unless the printed result is of an
 amount of its own; peers and doubled schedules do not. Where a choice has several networks (instances), its units are

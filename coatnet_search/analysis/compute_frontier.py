@@ -1,4 +1,4 @@
-"""What a budget of compute buys in a scaling study: which arm, on how many images.
+"""What a budget of training compute buys in a scaling study: which arm, on how many images.
 
 Training an arm costs 3 x multiply-adds x images x epochs (forward once, backward twice), with the epochs of the largest
 regime. A budget therefore gives each arm its own number of images, at most those that there are.

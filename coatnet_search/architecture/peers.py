@@ -1,4 +1,4 @@
-"""Networks of timm beside our own: built for a study's data, counted, with weights that are on this machine or none."""
+"""Networks of timm as peers of ours: built for a study's data, counted, with weights that are on this machine."""
 
 import functools
 import hashlib

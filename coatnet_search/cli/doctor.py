@@ -203,7 +203,9 @@ def _step_problem(settings: Mapping[str, str]) -> str | None:
 def training_step() -> None:
     """A step of a small network of each block type, with strides on maps of 64 x 64, where trials would run."""
     torch = importlib.import_module("torch")
-    arch, blocks, build = (importlib.import_module(f"coatnet_search.{name}") for name in ("arch", "blocks", "build"))
+    arch, blocks, build = (
+        importlib.import_module(f"coatnet_search.architecture.{name}") for name in ("arch", "blocks", "build")
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for name, block in blocks.BLOCKS.items():
         options = {"head_size": 8} if "head_size" in block.options else {"expand": 2}
@@ -301,7 +303,7 @@ def _cache() -> list[Finding]:
 
 
 def _study(name: str, sets: Sequence[str]) -> Iterator[Finding]:
-    study = importlib.import_module("coatnet_search.study.study.load").load_study(name, sets)
+    study = importlib.import_module("coatnet_search.study.load").load_study(name, sets)
     yield Finding(check="study", state="fine", found=study.name)
     yield _data(study)
     yield from _resources(study)

@@ -1,4 +1,4 @@
-"""What is known of a number in a record: its title, which way is better, and how a person reads it. No vendors."""
+"""What is known of each metric: title, unit, which way is better, how a person reads it. No vendors."""
 
 import math
 from collections.abc import Mapping

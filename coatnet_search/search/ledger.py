@@ -1,4 +1,4 @@
-"""The trials of a search and the record of them, in step: whatever happens to a trial is appended at once."""
+"""Keeps the trials of a running search and its record in step: whatever happens to a trial is appended at once."""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which finished candidates are trained again with other seeds: those that may be on the front, given the noise."""
+"""Picks the finished candidates that are trained again with other seeds: those that may be on the front."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence

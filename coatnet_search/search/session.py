@@ -1,4 +1,4 @@
-"""The driver's side of a search, whoever runs the trials: what comes next, what was reported, what is finished.
+"""Decides what a search runs next and takes in what trials report, whoever runs them.
 
 The record is the truth: a session is built from it, and everything that happens is appended to it at once. The
 generator of trial n is seeded by (study seed, n), so a resumed search goes on as an uninterrupted one would.

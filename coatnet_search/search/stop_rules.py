@@ -1,4 +1,4 @@
-"""When a search has run enough, by its study's ``stop``: device-hours, wall-clock time, little left to gain.
+"""Checks whether a search has run enough: device-hours, wall-clock time, little left to gain.
 
 All of it follows from the record, so that a resumed search stops where an uninterrupted one would have, but for the
 trials that were running. What a strategy expects a proposal to gain is in the proposal's attributes.

@@ -1,4 +1,4 @@
-"""Space: what may be chosen. Flat candidates in, architectures out; legality as reasons; counting and sampling.
+"""A space file -> Space: flat candidates in, architectures out; legality as reasons, counting, sampling.
 
 A scalar in a space file is a constant, a list is a dimension: ``s2_width`` is the width of the second stage. A depth of
 0 leaves a stage out, its stride too. Dimensions without effect (a kernel where the stage is attention) stand at their

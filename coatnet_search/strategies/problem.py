@@ -1,4 +1,4 @@
-"""What a strategy is asked: the choices, what is known before a trial, and what trials have shown. No torch here."""
+"""What a strategy is asked: choices, objectives, exact costs, limits; and trials as it sees them. No torch."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The audit that a study's record holds, and what it says of the search: pairs of scores, verdict, corrected table."""
+"""Reads the audit that a record holds: pairs of scores -> decision, and the table with corrected scores."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

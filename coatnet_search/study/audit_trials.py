@@ -1,4 +1,4 @@
-"""Which networks an audit trains alone, as a function of the record: equal numbers of each layout and band of cost.
+"""Picks the networks that an audit trains alone: equal numbers of each layout and band of cost.
 
 The bands are thirds of the search's finished trials by multiply-adds. Within a cell (layout and band) first come
 networks that other records have trained, then finished trials spread over their inherited scores, and where these are

@@ -1,4 +1,4 @@
-"""Study file -> checked Study: a bundled one by name, a file by path, a RUN's study.yaml."""
+"""Parses a study file (a bundled one by name, a path, a RUN's study.yaml) into a checked Study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +81,7 @@ def study_of_values(values: Mapping[str, Any]) -> Study:
     source = read_document(f"{name}.yaml", dump(inner))
     file = source.parse(StudyFile)
     assert isinstance(file.space, SpaceFile)
-    known = Summary(**{**summary, "class_names": tuple(summary["class_names"])}) if summary else None
+    lists = {key: tuple(summary[key]) for key in ("class_names", "findings") if key in summary} if summary else {}
+    known = Summary(**{**summary, **lists}) if summary else None
     return Study(name=name, file=file, space=Space(file.space, space_name), recipe=make_recipe(file.recipe),
                  evaluator=evaluator, summary=known)  # fmt: skip

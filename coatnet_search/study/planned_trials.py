@@ -1,4 +1,4 @@
-"""The trials that a study plans by itself, in order: its peers, and all runs of a scaling study.
+"""Lists the trials that a study plans by itself, in order: its peers, and all runs of a scaling study.
 
 A scaling study has a run for each layout, size, instance, regime, draw and seed. Runs that differ in the network alone
 share subset and seed, so that differences between layouts are paired; the order finishes one seed of everything

@@ -1,5 +1,6 @@
 """Steps of training at the sizes of photographs, each network in a process of its own: a crash ends only that."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,8 @@ def test_every_block_type_has_a_step_here() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_of_training_ends_well_at_the_sizes_of_photographs(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", STEPS, name], capture_output=True, text=True, check=False,
-                          cwd=Path(__file__).parent)  # fmt: skip
+                          cwd=Path(__file__).parent,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
 
     assert done.returncode == 0, f"at {done.stdout.split()[-1:]} pixels: {done.returncode} {done.stderr}"
 
