@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import build, timm_cfg
+from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.augmentation import centre
 from coatnet_search.data.batches import Data
@@ -144,8 +145,8 @@ def read_bundle(folder: Path) -> Bundle:
         lists = {key: tuple(value) for key, value in ours["sight"].items() if isinstance(value, list)}
         sight = Sight(**{**ours["sight"], **lists})
         names = tuple(str(name) for name in found["label_names"])
-        network = _network(found, sight, len(names))
-    except (ValueError, KeyError, TypeError) as error:
+        network, loss, about = _network(found, sight, len(names)), ours["loss"], ours["about"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / CONFIG}: not a file of `train` or `export`: {error}") from None
     tensors, _ = read_file(folder / WEIGHTS)
     try:
@@ -156,13 +157,13 @@ def read_bundle(folder: Path) -> Bundle:
             model.load_state_dict(tensors)
     except (InputError, RuntimeError) as error:
         raise InputError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together: {str(error)[:200]}") from None
-    return Bundle(model=model.eval(), network=network, sight=sight, class_names=names, loss=ours["loss"],
-                  about=ours["about"])  # fmt: skip
+    return Bundle(model=model.eval(), network=network, sight=sight, class_names=names, loss=loss, about=about)
 
 
 def _network(found: Mapping[str, Any], sight: Sight, classes: int) -> Network:
     name = found[OURS]["name"]
     if found["architecture"] == OURS:
         return Network(name=name, shape=Arch.from_dict(found["model_args"]["arch"]))
+    check_name(found["architecture"])
     shape = Arch(image_size=sight.image_size, in_channels=sight.in_channels, num_classes=classes)
     return Network(name=name, shape=shape, timm=found["architecture"])

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 import coatnet_search
 from coatnet_search.core.csv_file import write_csv
-from coatnet_search.core.document import changes, dump
+from coatnet_search.core.document import changes, dump, read_source
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.batches import Data
 from coatnet_search.data.test_split import check_test, load_test
@@ -59,7 +58,7 @@ def prepare_out(plan: Plan, out: Path) -> None:
     path, digest = out / PLAN, plan.load(plan.stages[0].image_size).digest
     values = json.loads(json.dumps({**plan.identity(), "data_digest": digest}))
     if path.is_file():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_source(path).value
         changed = list(changes("", before, values))
         if changed:
             raise InputError(f"{out} holds other training: {'; '.join(changed[:4])}; give another --out, or the same "

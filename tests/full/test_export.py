@@ -151,6 +151,20 @@ def test_a_folder_whose_files_do_not_belong_together_is_refused(bundle, tmp_path
     assert "not a file of `train` or `export`" in empty.error
 
 
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "hf_hub:a/b", "local-dir:/tmp", "timm/resnet18", 5, None, []])
+def test_a_folder_cannot_send_predict_to_a_hub(name, bundle, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("timm.models._factory.load_model_config_from_hf", lambda *given, **more: asked.append(given))
+
+    for verb in ("predict", "export"):
+        said = call(
+            capsys, verb, damaged(tmp_path / "made", architecture=name), *(["x.png"] if verb == "predict" else [])
+        )
+        assert "not a file of `train` or `export`: expected the plain name of a network of timm" in said.error
+
+    assert asked == []
+
+
 def odd_images() -> dict[str, bytes]:
     """What lies in folders of images besides photographs; each can be shown to a network."""
     random = np.random.default_rng(0)
