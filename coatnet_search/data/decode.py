@@ -16,15 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from coatnet_search.data.image_file import (
-    Unreadable,
-    Values,
-    deep_values,
-    is_deep,
-    open_file,
-    orientation,
-    upright,
-)
+from coatnet_search.data.image_file import Unreadable, Values, deep_values, is_deep, open_file, orientation, upright
 
 JPEG = b"\xff\xd8\xff"  # how such a file begins
 GRAY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")

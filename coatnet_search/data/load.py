@@ -19,11 +19,11 @@ from coatnet_search.data.batches import Data, Images
 from coatnet_search.data.decode import BACKGROUND, Reading, inspect
 from coatnet_search.data.image_file import quiet_decoder
 from coatnet_search.data.index import Index, build_index
-from coatnet_search.data.listing import IMAGE_ENDINGS, read_folder
 from coatnet_search.data.memory import InMemory, decoded, fits, stored_side
 from coatnet_search.data.notes import note
 from coatnet_search.data.source import Pixels, Source
-from coatnet_search.data.split_names import split_of
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_folder
+from coatnet_search.data.sources.split_names import split_of
 from coatnet_search.data.splits_and_regimes import nested_order, shared_images, split
 from coatnet_search.data.stream import Streamed
 from coatnet_search.data.value_range import FLAT_SHARE, num_flat, reading_of, special_values

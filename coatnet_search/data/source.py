@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.data.listing import shown
 from coatnet_search.data.remote import local_path
+from coatnet_search.data.sources.listing import shown
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec

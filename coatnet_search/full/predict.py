@@ -10,7 +10,7 @@ from torch import Tensor
 
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.image_file import Unreadable, quiet_decoder
-from coatnet_search.data.listing import IMAGE_ENDINGS, read_file, read_folder, shown
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_file, read_folder, shown
 from coatnet_search.full.bundle import Bundle
 
 BATCH = 64  # images decoded and seen at once

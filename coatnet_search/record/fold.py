@@ -13,15 +13,7 @@ import pandas as pd
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.core.document import read_source
 from coatnet_search.core.errors import InputError
-from coatnet_search.record.journal import (
-    NAME,
-    Record,
-    driver_lock,
-    read_events,
-    record_path,
-    scan,
-    uncollected,
-)
+from coatnet_search.record.journal import NAME, Record, driver_lock, read_events, record_path, scan, uncollected
 from coatnet_search.record.line import Event, encode, now
 from coatnet_search.record.trial import Failure, Trial
 from coatnet_search.training.budget import Budget
