@@ -18,7 +18,7 @@ import numpy as np
 from search_quality import Search, Table, chosen, interval, share, tables
 from simulated_clock import Replay, replay
 
-from coatnet_search.arch import Trial
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies import make_strategy
 
 COUNTS = (30, 60, 100, 200)

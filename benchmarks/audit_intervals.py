@@ -8,7 +8,7 @@ import argparse
 import numpy as np
 from scipy.stats import kendalltau
 
-from coatnet_search.ranking import draws, figure, kendall
+from coatnet_search.analysis.rank_agreement import draws, figure, kendall
 
 NOISES = (
     (0.5, 0.7),

@@ -26,14 +26,14 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.search.optuna import OptunaSearch
 from simulated import metrics, search, study_of
 
-from coatnet_search.analyse import hypervolume_over_trials, pareto_front
-from coatnet_search.cli import main as command
-from coatnet_search.guard import resident_bytes
-from coatnet_search.record import encode, read_events, read_record
-from coatnet_search.run import run
-from coatnet_search.session import Session
-from coatnet_search.study_file import load_study
-from coatnet_search.task import Task
+from coatnet_search.analysis.front import hypervolume_over_trials, pareto_front
+from coatnet_search.cli.main import main as command
+from coatnet_search.record.fold import encode, read_events, read_record
+from coatnet_search.search.run import run
+from coatnet_search.search.session import Session
+from coatnet_search.search.task import Task
+from coatnet_search.study.load import load_study
+from coatnet_search.training.guard import resident_bytes
 
 QUIET = ("space=cifar-small", "tracking.enabled=false")
 OBJECTIVES = {"val_loss": "min", "macs": "min"}

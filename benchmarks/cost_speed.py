@@ -22,10 +22,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from coatnet_search import bundled
-from coatnet_search.arch import Candidate
-from coatnet_search.cost import macs_by_operator
-from coatnet_search.space import Space, load_space
+from coatnet_search.architecture.arch import Candidate
+from coatnet_search.architecture.cost import macs_by_operator
+from coatnet_search.core import bundled
+from coatnet_search.space.space import Space, load_space
 
 COUNTERS = ("torch", "fvcore")
 
@@ -38,7 +38,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def counting(name: str) -> float:
     """Seconds to count all blocks of a space as the first process that ever does."""
-    module = importlib.import_module("coatnet_search.cost")
+    module = importlib.import_module("coatnet_search.architecture.cost")
     before = os.environ.get("COATNET_SEARCH_CACHE")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["COATNET_SEARCH_CACHE"] = folder

@@ -29,12 +29,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves import FORMS, compare, load_form
 from coatnet_search.curves.calibration import BOUND_SCORE, CORE_SCORE, FILE, NONE, Calibration, published_calibration
 from coatnet_search.curves.fitting import fit_form
 from coatnet_search.curves.predict import fit_curve, fit_curves
 from coatnet_search.curves.summary import Curve
-from coatnet_search.errors import InputError
 
 FACTORS = (2.0, 4.0, 8.0, 16.0)
 NOISES = (0.003, 0.01, 0.03)  # of the calibration; the tables print the one that --noise names

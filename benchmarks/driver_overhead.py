@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from coatnet_search.run import run
-from coatnet_search.study_file import load_study
+from coatnet_search.search.run import run
+from coatnet_search.study.load import load_study
 
 SETTINGS = ("search.strategy=random", "measure=[]", "recipe.epochs=1", "tracking.enabled=false")
 

@@ -34,13 +34,13 @@ from scipy.stats import binom
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from coatnet_search.arch import Arch
-from coatnet_search.blocks.common import Dense
-from coatnet_search.build import build
-from coatnet_search.cost import cost
-from coatnet_search.evaluate import describe
-from coatnet_search.fold import fold_norms
-from coatnet_search.timm_bridge import from_timm
+from coatnet_search.architecture.arch import Arch
+from coatnet_search.architecture.blocks.common import Dense
+from coatnet_search.architecture.build import build
+from coatnet_search.architecture.cost import cost
+from coatnet_search.architecture.fold_norms import fold_norms
+from coatnet_search.architecture.timm_bridge import from_timm
+from coatnet_search.training.device import describe
 
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 BATCH_SIZES = {"cpu": (8,), "cuda": (64, 256)}

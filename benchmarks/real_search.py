@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from coatnet_search.analyse import REFERENCE, running_volume
-from coatnet_search.arch import TERMINAL, Trial
-from coatnet_search.record import read_trials
+from coatnet_search.analysis.front import REFERENCE, running_volume
+from coatnet_search.record.fold import read_trials
+from coatnet_search.record.trial import TERMINAL, Trial
 
 SETS = ("objectives={error: min, macs: min}", "measure=[]", "data.val_fraction=0.5", "tracking.enabled=false")
 Losses = np.ndarray  # (trials, 2): error and multiply-adds, in order of number; infinite where a trial has none

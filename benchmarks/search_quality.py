@@ -30,7 +30,7 @@ import optuna
 import pandas as pd
 from scipy import stats
 
-from coatnet_search.arch import Trial
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies import Problem, make_strategy
 from coatnet_search.strategies import menu as strategies
 

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from coatnet_search.errors import InputError
-from coatnet_search.record import read_record
-from coatnet_search.settle import MIN_SIZES, Beliefs, Run
+from coatnet_search.core.errors import InputError
+from coatnet_search.curves.next_run import MIN_SIZES, Beliefs, Run
+from coatnet_search.record.fold import read_record
 
 LAYOUTS = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T")
 SIZES = (700, 1400, 2800, 5600, 11250, 22500, 45000)

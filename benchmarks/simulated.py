@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coatnet_search import run as run_module
-from coatnet_search.arch import Failure
-from coatnet_search.session import Session
-from coatnet_search.study_file import load_study
-from coatnet_search.task import Report, Task
+from coatnet_search.record.trial import Failure
+from coatnet_search.search import run as run_module
+from coatnet_search.search.session import Session
+from coatnet_search.search.task import Report, Task
+from coatnet_search.study.load import load_study
 
 EPOCHS = 5
 AT_ONCE = 4

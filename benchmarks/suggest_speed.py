@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 from coatnet_search import load_space
-from coatnet_search.arch import Trial
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies import Problem, make_strategy
 
 

@@ -26,12 +26,13 @@ import torch
 from scipy.stats import binom
 from torch import Tensor
 
-from coatnet_search.arch import Candidate
-from coatnet_search.build import build
-from coatnet_search.evaluate import describe
-from coatnet_search.measurements.peak_memory import peak_rise
-from coatnet_search.space import Space, load_space
-from coatnet_search.supernet import Supernet, load_supernet, save_supernet
+from coatnet_search.architecture.arch import Candidate
+from coatnet_search.architecture.build import build
+from coatnet_search.space.space import Space, load_space
+from coatnet_search.supernet.network import Supernet
+from coatnet_search.supernet.tensor_files import load_supernet, save_supernet
+from coatnet_search.training.device import describe
+from coatnet_search.training.measurements.peak_memory import peak_rise
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 DRAWN = 300  # random candidates, of which those at equal distances by multiply-adds are compared

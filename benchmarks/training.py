@@ -24,14 +24,17 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from coatnet_search import train as loop
-from coatnet_search.arch import Arch, Budget, Stage, Stem
-from coatnet_search.build import seeded_build
-from coatnet_search.datasets import Data, load_data, memory
-from coatnet_search.heap import keep_memory
-from coatnet_search.prepare import parameter_groups, prepared
-from coatnet_search.recipe import Recipe, make_recipe, schedule
-from coatnet_search.sections import DataSpec
+from coatnet_search.architecture.arch import Arch, Stage, Stem
+from coatnet_search.architecture.build import seeded_build
+from coatnet_search.data import memory
+from coatnet_search.data.batches import Data
+from coatnet_search.data.load import load_data
+from coatnet_search.data.spec import DataSpec
+from coatnet_search.training import loop
+from coatnet_search.training.budget import Budget
+from coatnet_search.training.heap import keep_memory
+from coatnet_search.training.prepare import parameter_groups, prepared
+from coatnet_search.training.recipe import Recipe, make_recipe, schedule
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 

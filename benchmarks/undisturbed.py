@@ -26,13 +26,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from coatnet_search.build import seeded_build
-from coatnet_search.device_lock import DeviceLock
-from coatnet_search.evaluate import describe, device_id
-from coatnet_search.measurements.conditions import Conditions
-from coatnet_search.measurements.repetition import Settled, measure_calmly
-from coatnet_search.record import read_events
-from coatnet_search.space import load_space
+from coatnet_search.architecture.build import seeded_build
+from coatnet_search.record.fold import read_events
+from coatnet_search.space.space import load_space
+from coatnet_search.training.device import describe, device_id
+from coatnet_search.training.device_lock import DeviceLock
+from coatnet_search.training.measurements.conditions import Conditions
+from coatnet_search.training.measurements.repeat_until_calm import Settled, measure_calmly
 
 WORKERS = 2
 START_S = 180.0  # for a search to be in its training

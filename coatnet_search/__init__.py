@@ -4,41 +4,46 @@ Names are resolved on first use (PEP 562), so that ``coatnet-search --help`` imp
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Arch": "arch",
-    "Stage": "arch",
-    "Stem": "arch",
-    "Head": "arch",
-    "Budget": "arch",
-    "Trial": "arch",
-    "load_arch": "lookup",
-    "build": "build",
-    "cost": "cost",
-    "fold_norms": "fold",
-    "from_timm": "timm_bridge",
-    "load_weights": "weights",
-    "save_weights": "weights",
-    "load_space": "space",
-    "match": "match",
-    "family_spaces": "family_grid",
-    "Supernet": "supernet.supernet",
-    "load_study": "study_file",
-    "run_study": "run",
-    "read_record": "record",
-    "pareto_front": "analyse",
+    # one network
+    "Arch": "architecture.arch",
+    "Stage": "architecture.arch",
+    "Stem": "architecture.arch",
+    "Head": "architecture.arch",
+    "load_arch": "study.lookup",
+    "build": "architecture.build",
+    "cost": "architecture.cost",
+    "fold_norms": "architecture.fold_norms",
+    "from_timm": "architecture.timm_bridge",
+    "load_weights": "architecture.weights",
+    "save_weights": "architecture.weights",
+    # many networks
+    "load_space": "space.space",
+    "match": "space.match",
+    "family_spaces": "space.family_grid",
+    "Supernet": "supernet.network",
+    # a study and its record
+    "load_study": "study.load",
+    "run_study": "search.run",
+    "read_record": "record.fold",
+    "Trial": "record.trial",
+    "Budget": "training.budget",
+    "Problem": "strategies.problem",
+    "make_strategy": "strategies",
+    # answers
+    "pareto_front": "analysis.front",
+    "choose": "analysis.choose",
     "fit_curve": "curves.predict",
     "fit_curves": "curves.predict",
     "fit_form": "curves.fitting",
     "Curve": "curves.summary",
-    "Run": "settle",
-    "rank_runs": "settle",
-    "settled": "settle",
+    "Run": "curves.next_run",
+    "rank_runs": "curves.next_run",
+    "settled": "curves.next_run",
 }
 
 __all__ = [*_HOME, "__version__"]  # noqa: PLE0604
@@ -54,14 +59,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    """Importing the module ``coatnet_search.build`` would hide the function of the same name; the function stays."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -2,6 +2,6 @@
 
 import sys
 
-from coatnet_search.cli import main
+from coatnet_search.cli.main import main
 
 sys.exit(main())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from coatnet_search.errors import InputError
-from dashboards.pages import Run, Site, words
-from dashboards.views import architecture, choose, compare, scaling, search, studies
+from coatnet_search.core.errors import InputError
+from runs_on_disk import Run, Site, words
+from views import architecture, choose, compare, scaling, search, studies
 
 PAGES: dict[str, Callable[[Site, Run], None]] = {
     "search": search.main, "architecture": architecture.main, "scaling": scaling.main, "compare": compare.main,

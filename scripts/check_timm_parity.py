@@ -13,9 +13,9 @@ import timm
 import torch
 from torch import nn
 
-from coatnet_search.build import build
-from coatnet_search.fold import fold_norms
-from coatnet_search.timm_bridge import from_timm
+from coatnet_search.architecture.build import build
+from coatnet_search.architecture.fold_norms import fold_norms
+from coatnet_search.architecture.timm_bridge import from_timm
 
 TOLERANCE = 1e-4
 CASES = [*((size, 224) for size in range(5)), (0, 384), (1, 384)]

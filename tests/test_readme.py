@@ -5,8 +5,8 @@ import importlib.util
 import re
 from pathlib import Path
 
-from coatnet_search import bundled
-from coatnet_search.cli import VERBS
+from coatnet_search.cli.main import VERBS
+from coatnet_search.core import bundled
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

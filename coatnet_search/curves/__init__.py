@@ -10,8 +10,8 @@ import importlib
 import importlib.metadata
 from typing import Any
 
+from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.curves.form import Form
-from coatnet_search.errors import InputError, unknown
 
 FORMS: dict[str, str] = {
     "power": "coatnet_search.curves.power:PowerLaw",

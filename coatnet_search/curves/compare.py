@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves.form import Array
-from coatnet_search.errors import InputError
 
 
 def probability_better(samples: Array, a: int, b: int) -> Array:

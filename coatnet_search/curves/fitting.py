@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares, nnls
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves import load_form
 from coatnet_search.curves.form import Array, Form
 from coatnet_search.curves.points import check_points
-from coatnet_search.errors import InputError
 
 Residuals = Callable[[Array], Array]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves.form import Array
-from coatnet_search.errors import InputError
 
 DIVERGED = 3.0  # an error this many times the smallest one before it is a run that broke, not noise of a curve
 

@@ -23,7 +23,7 @@ from scipy.stats import qmc
 
 from coatnet_search.curves import load_form
 from coatnet_search.curves.form import Array, Form
-from coatnet_search.errors import InputError
+from coatnet_search.core.errors import InputError
 
 SHARES: Mapping[str, float] = {"power": 0.2, "floor": 0.25, "shifted": 0.15, "saturating": 0.2, "broken": 0.2}
 NOISE = np.array([0.0003, 0.001, 0.003, 0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25, 0.5])  # sd of log error

@@ -14,19 +14,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves import load_form
 from coatnet_search.curves.calibration import Calibration, published_calibration
-from coatnet_search.curves.fading import blend, group_means, slope
+from coatnet_search.curves.fading_line import blend, group_means, slope
 from coatnet_search.curves.fitting import FormFit, enough_sizes, fit_form
 from coatnet_search.curves.form import Array
-from coatnet_search.curves.library import Library, library
-from coatnet_search.curves.pairing import paired_share, shared_part
+from coatnet_search.curves.joint_draws import in_one_order
+from coatnet_search.curves.paired_runs import paired_share, shared_part
+from coatnet_search.curves.partial_pooling import pooled_priors
 from coatnet_search.curves.points import check_points
-from coatnet_search.curves.pool import pooled_priors
 from coatnet_search.curves.posterior import NOISE, Posterior, infer, noise_prior, trajectories
+from coatnet_search.curves.prior_library import Library, library
 from coatnet_search.curves.summary import Curve, Summary, run_share, summarise
-from coatnet_search.curves.together import in_one_order
-from coatnet_search.errors import InputError
 
 DRAWS = 1000
 FARTHEST = 4096.0  # times the last x: no prediction beyond it, calibrated or not
@@ -61,7 +61,7 @@ class Fits:
 
     def predict(self, x_new: ArrayLike, *, beyond: bool = False) -> Array:
         """Draws of each curve's expected error at x_new, (draws, curves, len(x_new)); one draw is one state of the
-        world, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
+        group, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
         x = check_targets(x_new)
         rows = []
         for name, posterior, (grid, drawn) in zip(self.names, self.posteriors, self._worlds, strict=True):

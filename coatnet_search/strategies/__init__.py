@@ -13,8 +13,8 @@ import importlib.metadata
 import math
 from typing import Any
 
-from coatnet_search.blocks import Scalar
-from coatnet_search.errors import InputError, unknown
+from coatnet_search.core.canonical import Scalar
+from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.strategies.problem import Known, Problem, Strategy, Suggestion, look_back
 
 __all__ = [

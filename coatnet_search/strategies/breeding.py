@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from coatnet_search.strategies.legal import neighbour
+from coatnet_search.strategies.legal_candidates import neighbour
 from coatnet_search.strategies.problem import Key, Known, Problem, Row
 
 _TRIES = 5  # per wanted child: repeats and illegal children are frequent late in a search

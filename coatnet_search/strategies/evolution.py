@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import moocore
 import numpy as np
 
-from coatnet_search.arch import Trial
-from coatnet_search.errors import InputError
+from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.breeding import breed
 from coatnet_search.strategies.features import Array
-from coatnet_search.strategies.legal import draw
+from coatnet_search.strategies.legal_candidates import draw
 from coatnet_search.strategies.problem import Known, Problem, Seen, Suggestion, look_back
 
 _CHILDREN = 12  # that are bred for each one taken

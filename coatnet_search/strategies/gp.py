@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coatnet_search.arch import Trial
-from coatnet_search.errors import InputError
+from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.model_search import LEAST_DONE, suggest
 from coatnet_search.strategies.problem import Problem, Suggestion
 

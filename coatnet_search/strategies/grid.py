@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coatnet_search.arch import Trial
-from coatnet_search.strategies.legal import LOOKS
+from coatnet_search.record.trial import Trial
+from coatnet_search.strategies.legal_candidates import LOOKS
 from coatnet_search.strategies.problem import Key, Problem, Row, Suggestion, look_back
 
 _GOLDEN = (math.sqrt(5) - 1) / 2  # steps of this share of a circle leave the most even gaps at every number of steps

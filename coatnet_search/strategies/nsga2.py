@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from optuna.samplers import NSGAIISampler
 
-from coatnet_search.arch import Trial, digest
-from coatnet_search.errors import InputError
+from coatnet_search.core.canonical import digest
+from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.optuna_study import Asked, quiet
 from coatnet_search.strategies.problem import Problem, Seen, Suggestion, look_back
 

@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.trial import TrialState
 
 from coatnet_search.strategies.features import rising
-from coatnet_search.strategies.legal import draw
+from coatnet_search.strategies.legal_candidates import draw
 from coatnet_search.strategies.problem import Key, Known, Problem, Seen
 
 ASKS = (

@@ -9,11 +9,12 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from coatnet_search.arch import Candidate, Trial
-from coatnet_search.blocks import Scalar
-from coatnet_search.errors import InputError
-from coatnet_search.limits import Limit, limit_pair
-from coatnet_search.quantities import sense_of
+from coatnet_search.architecture.arch import Candidate
+from coatnet_search.core.canonical import Scalar
+from coatnet_search.core.errors import InputError
+from coatnet_search.core.limits import Limit, limit_pair
+from coatnet_search.core.quantities import sense_of
+from coatnet_search.record.trial import Trial
 
 Direction = Literal["min", "max"]
 Row = tuple[int, ...]  # a candidate as the position of each value among its dimension's choices

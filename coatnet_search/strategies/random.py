@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coatnet_search.arch import Trial
-from coatnet_search.strategies.legal import draw
+from coatnet_search.record.trial import Trial
+from coatnet_search.strategies.legal_candidates import draw
 from coatnet_search.strategies.problem import Problem, Suggestion, look_back
 
 

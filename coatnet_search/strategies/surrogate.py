@@ -8,8 +8,8 @@ from scipy.stats import spearmanr
 from sklearn.ensemble import ExtraTreesRegressor
 
 from coatnet_search.strategies.features import Array, Features
+from coatnet_search.strategies.gaussian_process import Process
 from coatnet_search.strategies.problem import Known
-from coatnet_search.strategies.process import Process
 
 MODELS = ("ridge", "forest", "process")
 _TREES = 60

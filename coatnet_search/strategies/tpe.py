@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.samplers import TPESampler
 
-from coatnet_search.arch import Trial
-from coatnet_search.errors import InputError
+from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.optuna_study import Asked, effective, quiet
 from coatnet_search.strategies.problem import Problem, Suggestion, look_back
 

@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Iterator, Sequence
 
-from coatnet_search.arch import Arch, Stage, Stem
-from coatnet_search.space import Space
+from coatnet_search.architecture.arch import Arch, Stage, Stem
+from coatnet_search.space.space import Space
 from coatnet_search.supernet.memory import Memory
 from coatnet_search.supernet.parts import Branch, Entry, HeadPart, Part, StemPart, inventory, label
-from coatnet_search.supernet.shared import largest_tensors, num_bytes
+from coatnet_search.supernet.shared_weights import largest_tensors, num_bytes
 from coatnet_search.supernet.skeleton import Needed, Skeleton
 
 Place = tuple[str, ...]  # path of a module of the supernet: ("stages", "s2", "mbconv", "0")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from coatnet_search.errors import SetupError
+from coatnet_search.core.errors import SetupError
 
 _CGROUP = Path("/sys/fs/cgroup")
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from coatnet_search.arch import Head, Stage, Stem
-from coatnet_search.blocks import Scalar, menu
-from coatnet_search.blocks.ends import Classifier
-from coatnet_search.build import build_block, build_stem
-from coatnet_search.errors import InputError
-from coatnet_search.space import Space
-from coatnet_search.survey import may_follow
+from coatnet_search.architecture.arch import Head, Stage, Stem
+from coatnet_search.architecture.blocks import menu
+from coatnet_search.architecture.blocks.ends import Classifier
+from coatnet_search.architecture.build import build_block, build_stem
+from coatnet_search.core.canonical import Scalar
+from coatnet_search.core.errors import InputError
+from coatnet_search.space.space import Space
+from coatnet_search.space.survey import may_follow
 
 
 @dataclass(frozen=True)

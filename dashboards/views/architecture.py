@@ -8,16 +8,17 @@ import pandas as pd
 import streamlit as st
 import yaml
 
-from coatnet_search.analyse import complete, numbers, pareto_front
-from coatnet_search.arch import Arch
-from coatnet_search.cost import cost
-from coatnet_search.errors import InputError, SetupError, unknown
-from coatnet_search.family import known_names, named_arch
-from coatnet_search.profiles import timed_stages
-from coatnet_search.quantities import axis_title, heading, quantity, show
-from dashboards.arch_figures import beside, drawing, parts
-from dashboards.marks import PEER, axes
-from dashboards.pages import Run, Site, draw, theme, words
+from coatnet_search.analysis.frame import complete, numbers
+from coatnet_search.analysis.front import pareto_front
+from coatnet_search.architecture.arch import Arch
+from coatnet_search.architecture.cost import cost
+from coatnet_search.architecture.family import known_names, named_arch
+from coatnet_search.core.errors import InputError, SetupError, unknown
+from coatnet_search.core.quantities import axis_title, heading, quantity, show
+from coatnet_search.figures.architecture.figures import beside, drawing, parts
+from coatnet_search.figures.search.marks import PEER, axes
+from coatnet_search.study.profiles import timed_stages
+from runs_on_disk import Run, Site, draw, theme, words
 
 MOST = 4
 SHOWN = ("val_top1", "val_loss", "macs", "params", "throughput_images_per_s", "latency_ms", "peak_memory_mib")

@@ -6,12 +6,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.errors import InputError
-from coatnet_search.scaling import Scaling
-from dashboards import scaling_figures
-from dashboards.pages import Run, Site, draw, theme, watch, words
-from dashboards.scaling_summary import TABLES, Section, scaling_section
-from dashboards.summary import records
+from coatnet_search.analysis.scaling import Scaling
+from coatnet_search.core.errors import InputError
+from coatnet_search.figures.scaling import figures as scaling_figures
+from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
+from coatnet_search.figures.search.summary import records
+from runs_on_disk import Run, Site, draw, theme, watch, words
 
 STEPS = 60  # of the slider, even in the log
 
@@ -52,7 +52,7 @@ def _answers(scaling: Scaling, values: dict[str, Any]) -> None:
     sizes = [size for size in sizes if scaling.num_images[0] <= size <= scaling.reach]
     target = st.select_slider("training images", sizes, value=float(scaling.num_images[-1]),
                               format_func=lambda size: f"{size:,.0f}", key="at", bind="query-params")  # fmt: skip
-    st.markdown(words(scaling.verdict(target)))
+    st.markdown(words(scaling.conclusion(target)))
     _table("answers", records(scaling.at(target)))
     st.caption(words(f"{'; '.join(values['settings'])}. Predictions are calibrated up to {scaling.reach:,.0f} images."))
     for text in values["warnings"]:

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.analyse import comparable, metric_names, numbers
-from coatnet_search.importance import MOST, importance
-from coatnet_search.quantities import axis_title, heading, quality, quantity, scale
-from coatnet_search.understand import LAYOUT, LEAST, candidates, marginals
-from dashboards import figures, insight_figures, insight_marks, marks
-from dashboards.pages import Run, Site, draw, theme, watch, words
-from dashboards.summary import answer, failures, notices, spreadsheet_safe
-from dashboards.views import architecture
+from coatnet_search.analysis.frame import metric_names, numbers
+from coatnet_search.analysis.front import comparable
+from coatnet_search.analysis.importance import MOST, importance
+from coatnet_search.analysis.insights import LAYOUT, LEAST, candidates, marginals
+from coatnet_search.core.quantities import axis_title, heading, quality, quantity, scale
+from coatnet_search.figures.insights import figures as insight_figures
+from coatnet_search.figures.insights import marks as insight_marks
+from coatnet_search.figures.search import figures, marks
+from coatnet_search.figures.search.summary import answer, failures, notices, spreadsheet_safe
+from runs_on_disk import Run, Site, draw, theme, watch, words
+from views import architecture
 
 QUICK_POINTS = 1500  # more of them take seconds to appear, and are drawn by the graphics card's way
 
@@ -29,7 +32,7 @@ def main(site: Site, run: Run) -> None:
     for text in more:
         st.info(words(text))
     if run.audit:
-        st.info(words(f"{run.audit.verdict.says[:1].upper()}{run.audit.verdict.says[1:]}."))
+        st.info(words(f"{run.audit.decision.says[:1].upper()}{run.audit.decision.says[1:]}."))
     if run.frame.empty:
         return
     name = st.segmented_control("show", list(VIEWS), default="front", required=True, key="view", bind="query-params",

@@ -6,12 +6,12 @@ from urllib.parse import quote
 import pandas as pd
 import streamlit as st
 
-from coatnet_search.errors import InputError
-from coatnet_search.quantities import quality, quantity, show
-from dashboards.pages import SEEN_S, Site, words
-from dashboards.scaling_summary import is_scaling
-from dashboards.status import status
-from dashboards.summary import duration, spreadsheet_safe
+from coatnet_search.core.errors import InputError
+from coatnet_search.core.quantities import quality, quantity, show
+from coatnet_search.figures.scaling.summary import is_scaling
+from coatnet_search.figures.search.summary import duration, spreadsheet_safe
+from coatnet_search.figures.status import status
+from runs_on_disk import SEEN_S, Site, words
 
 
 def main(site: Site) -> None:

@@ -1,0 +1,158 @@
+"""What a search has taught: choices at equal cost, growth of the front beside a random baseline, noise, halving.
+
+Record -> tables. Dimensions are ranked in ``importance.py``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from coatnet_search.analysis.frame import complete, numbers
+from coatnet_search.analysis.front import as_costs, comparable, non_dominated, running_volume
+from coatnet_search.analysis.front_noise import REFERENCE, Noisy, between_seeds
+from coatnet_search.analysis.intervals import Z95
+from coatnet_search.core.quantities import Sense, quality
+from coatnet_search.strategies.halving import RUNG
+
+LEAST = 12  # comparable trials below which nothing is said of dimensions
+LAYOUT = "layout"
+BASELINE = "baseline"  # origin of trials that were drawn at random for comparison
+
+
+def candidates(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+    """The comparable trials of candidates, with a column a dimension that took several values; ``attrs["dimensions"]``
+    names these. The layout is a dimension of its own."""
+    rows = comparable(frame, objectives)
+    named = np.array([isinstance(value, Mapping) and len(value) > 0 for value in rows["candidate"]], dtype=bool)
+    own = rows[named].reset_index(drop=True)
+    values = pd.DataFrame(list(own["candidate"]))
+    varied = [str(name) for name in values if values[name].notna().all() and values[name].map(str).nunique() > 1]
+    out = pd.concat([own.drop(columns=[name for name in varied if name in own]), values[varied]], axis=1)
+    out.attrs["dimensions"] = [*([LAYOUT] if own[LAYOUT].nunique() > 1 else []), *varied]
+    return out
+
+
+def marginals(frame: pd.DataFrame, objectives: Mapping[str, Sense], cost: str = "macs") -> pd.DataFrame:
+    """What each value of each dimension does to the quality at equal cost: ``dimension``, ``value``, ``trials``,
+    ``effect`` against the mean network of that cost, in the quality's unit, with its 95 % interval ``low``, ``high``.
+
+    For one dimension at a time, least squares of the quality on the value and a parabola of the logarithm of ``cost``.
+    Other dimensions are not held fixed, and a search does not try values at random: an effect is of the networks that
+    were tried. Empty below ``LEAST`` trials; nothing is said of a dimension with fewer than two trials a value.
+    """
+    rows = candidates(frame, objectives)
+    columns = ["dimension", "value", "trials", "effect", "low", "high"]
+    if len(rows) < LEAST:
+        return pd.DataFrame(columns=columns)
+    found = [line for name in rows.attrs["dimensions"] for line in _effects(rows, name, quality(objectives), cost)]
+    return pd.DataFrame(found, columns=columns)
+
+
+def _effects(rows: pd.DataFrame, name: str, main: str, cost: str) -> Iterator[dict[str, Any]]:
+    labels = rows[name].map(str).to_numpy()
+    values = sorted(set(labels))
+    if 2 * len(values) > len(rows):
+        return
+    at = np.log(np.maximum(numbers(rows, cost), 1.0))
+    at = (at - at.mean()) / (at.std() or 1.0)
+    curve = [at, at**2] if np.isfinite(at).all() and np.ptp(at) > 0 else []
+    design = np.column_stack([labels == value for value in values] + curve).astype(float)
+    free = len(rows) - np.linalg.matrix_rank(design)
+    if free < 2:
+        return
+    inverse = np.linalg.pinv(design.T @ design)
+    coefficients = inverse @ design.T @ numbers(rows, main)
+    variance = float(((numbers(rows, main) - design @ coefficients) ** 2).sum()) / free
+    shares = np.array([(labels == value).mean() for value in values])
+    for place, value in enumerate(values):
+        contrast = np.zeros(design.shape[1])
+        contrast[: len(values)] = -shares
+        contrast[place] += 1.0
+        effect, half = float(contrast @ coefficients), Z95 * float(np.sqrt(variance * contrast @ inverse @ contrast))
+        yield {"dimension": name, "value": value, "trials": int((labels == value).sum()), "effect": effect,
+               "low": effect - half, "high": effect + half}  # fmt: skip
+
+
+def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float = 1.0) -> pd.DataFrame:
+    """How the fronts of the search and of its random baseline grew, in the order in which trials ended.
+
+    ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
+    origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
+    common, from the best to 10 % beyond the worst value). Replicates and peers are left out. ``devices``: of one trial.
+    """
+    rows = complete(frame, objectives)
+    rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")
+    done = set(comparable(rows, objectives)["number"])
+    if not done:
+        return pd.DataFrame({"origin": [], "trials": [], "device_hours": [], "hypervolume": []})
+    costs = as_costs(rows, objectives)
+    shown = rows["number"].isin(done).to_numpy(dtype=bool)
+    low, span = costs[shown].min(axis=0), np.ptp(costs[shown], axis=0)
+    scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
+    parts = []
+    baseline = (rows["origin"] == BASELINE).to_numpy(dtype=bool)
+    hours = np.nan_to_num(numbers(rows, "wall_s")) * devices / 3600
+    for origin, mine in (("search", ~baseline), (BASELINE, baseline)):
+        counted = mine & shown
+        parts.append(pd.DataFrame({
+            "origin": origin, "trials": np.arange(1, counted.sum() + 1),
+            "device_hours": np.cumsum(np.where(mine, hours, 0.0))[counted],
+            "hypervolume": running_volume(scaled[counted]),
+        }))  # fmt: skip
+    return pd.concat([part for part in parts if len(part)], ignore_index=True)
+
+
+def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+    """A row a network that was trained in full, with what noise between seeds makes of the front; empty where no
+    network was trained twice, for then no noise is known.
+
+    ``number`` (its first trial), ``arch_id``, ``layout``, ``trainings``, each objective's mean and its 95 % interval
+    (``NAME_low``, ``NAME_high``), ``front`` (by the means), ``p_front``. ``attrs``: ``deviation`` of one training, by
+    objective, and ``hypervolume`` with its 90 % interval. Likeliest first.
+    """
+    rows = comparable(frame, objectives)
+    rows = rows[rows["arch_id"].notna()]
+    codes, networks = pd.factorize(rows["arch_id"])
+    costs = as_costs(rows, objectives)
+    trainings = [costs[places] for places in rows.groupby(codes).indices.values()]
+    deviation = between_seeds(trainings)
+    columns = ["number", "arch_id", "layout", "trainings", *objectives, "front", "p_front"]
+    if deviation is None:
+        return pd.DataFrame(columns=columns)
+    noisy = Noisy.of(trainings, deviation)
+    first = rows.drop_duplicates("arch_id")
+    table = pd.DataFrame({
+        "number": first["number"].astype(int).to_numpy(), "arch_id": networks,
+        "layout": first["layout"].astype(str).to_numpy(), "trainings": np.bincount(codes),
+    })  # fmt: skip
+    for place, (name, sense) in enumerate(objectives.items()):
+        table[name] = noisy.means[:, place] * (1.0 if sense == "min" else -1.0)
+        table[f"{name}_low"] = table[name] - Z95 * noisy.errors[:, place]
+        table[f"{name}_high"] = table[name] + Z95 * noisy.errors[:, place]
+    table["front"], table["p_front"] = non_dominated(table, objectives), noisy.on_front()
+    table = table.sort_values(["p_front", "number"], ascending=[False, True], kind="stable", ignore_index=True)
+    table.attrs = {"deviation": dict(zip(objectives, deviation.tolist(), strict=True)),
+                   "hypervolume": dict(zip(("value", "low", "high"), noisy.hypervolume(), strict=True))}  # fmt: skip
+    return table
+
+
+def rungs_table(frame: pd.DataFrame, rungs: Sequence[int]) -> pd.DataFrame:
+    """What halving did, a row a rung (``epochs``, ascending, the last the full budget) and layout: ``reached`` it,
+    went on ``by_rank`` and ``by_quota`` (a place that was kept for the layout), were ``stopped`` there."""
+    rows = complete(frame)
+    halved = np.array([isinstance(value, Mapping) and RUNG in value for value in rows["attributes"]], dtype=bool)
+    rows = rows[halved]
+    lines = []
+    for rung, epochs in enumerate(rungs):
+        for layout, group in rows.groupby("layout", sort=True):
+            at = [value[RUNG] for value in group["attributes"]]
+            how = [value.get("went_on", [])[rung : rung + 1] for value in group["attributes"]]
+            lines.append({
+                "epochs": epochs, "layout": str(layout), "reached": int((numbers(group, "epoch") >= epochs).sum()),
+                "by_rank": how.count(["rank"]), "by_quota": how.count(["quota"]),
+                "stopped": sum(state == "stopped" and place == rung
+                               for state, place in zip(group["state"], at, strict=True)),
+            })  # fmt: skip
+    return pd.DataFrame(lines, columns=["epochs", "layout", "reached", "by_rank", "by_quota", "stopped"])

@@ -1,0 +1,45 @@
+"""Safetensors files that say in their metadata what the tensors are of. Nothing is unpickled."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from coatnet_search.core.canonical import canonical_json
+from coatnet_search.core.errors import InputError, SetupError
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], key: str, what: Any) -> None:
+    """Writes tensors, and ``what`` as JSON under ``key``; the old file stays until the new one is whole."""
+    path = Path(path)
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, half,
+                  metadata={key: canonical_json(what), "format": "pt"})  # fmt: skip
+        half.replace(path)
+    finally:
+        half.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | Path, key: str, missing: str) -> tuple[Any, dict[str, Tensor]]:
+    """What ``write_tensors`` wrote: (what, tensors).
+
+    Raises SetupError where there is no such file, InputError where it is another kind of file (``missing``: what one
+    without ``key`` lacks, in words).
+    """
+    if not Path(path).is_file():
+        raise SetupError(f"{path}: no such file of weights")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(key)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a safetensors file: {error}") from None
+    if text is None:
+        raise InputError(f"{path}: {missing}")
+    return json.loads(text), tensors

@@ -1,0 +1,74 @@
+"""What a data set hands over: encoded files or an array of pixels, with labels. The interface of this plugin folder."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coatnet_search.core.errors import SetupError
+from coatnet_search.data.remote import local_path
+
+if TYPE_CHECKING:
+    from coatnet_search.data.spec import DataSpec
+
+
+class Encoded(Protocol):
+    """Images as file contents, still to be decoded. Picklable, so that workers can read too."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]: ...  # (N,)
+
+    def read(self, number: int) -> bytes:
+        """The whole file of one image. Raises OSError."""
+
+    def name(self, number: int) -> str:
+        """What a user can look up: a path, or a row of a file."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images that come decoded: uint8 (N, C, H, W), C is 1 or 3."""
+
+    labels: NDArray[np.int64]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A data set's training split, or what ``open_test`` gives: its test split.
+
+    ``fingerprint`` is cheap to compute and changes whenever the files do; ``load`` may be slow and is called only when
+    something must be read that the cache does not hold; ``sample(count)`` gives the contents of some images quickly.
+    ``all_classes``: whether a class without an image is a mistake (in training it is).
+    """
+
+    fingerprint: str
+    class_names: tuple[str, ...]
+    num_images: int
+    load: Callable[[], Encoded | Pixels]
+    sample: Callable[[int], Sequence[bytes]] | None = None
+    note: str | None = None
+    all_classes: bool = True
+
+
+def require_path(spec: "DataSpec", what: str) -> Path:
+    """``spec.path`` as it exists, fetched where it is a URI. Raises SetupError that says how to give it."""
+    if spec.path is None:
+        raise SetupError(f"data set {spec.name!r} needs {what}: --set data.path=...")
+    path = local_path(spec.path)
+    if not path.exists():
+        raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
+    return path.resolve()
+
+
+def fingerprint(root: Path, files: Iterable[Path]) -> str:
+    """Hex digest of the names, sizes and modification times of files below ``root`` (or of ``root`` itself)."""
+    seen = hashlib.blake2b(str(root).encode(), digest_size=16)
+    for file in files:
+        status = file.stat()
+        seen.update(f"\0{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+    return seen.hexdigest()

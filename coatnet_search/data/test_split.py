@@ -1,0 +1,47 @@
+"""The test split: opened by full training alone, when training is over. A contract of imports holds it."""
+
+import dataclasses
+import importlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from coatnet_search.data import DATASETS
+from coatnet_search.data.batches import Data
+from coatnet_search.data.index import build_index
+from coatnet_search.data.load import held_out, images_of
+
+if TYPE_CHECKING:
+    from coatnet_search.data.spec import DataSpec
+
+
+def load_test(spec: "DataSpec", data: Data) -> tuple[Data, int] | None:
+    """The test split as a data set whose val part it is, normalised as ``data`` (training's, of the same ``spec``), and
+    how many of its images training or validation hold too, byte for byte; None where there is no test split.
+
+    Raises InputError and SetupError as ``load_data`` does, and for classes that training does not have.
+    """
+    module = importlib.import_module(DATASETS[spec.name])
+    source = module.open_test(spec, data.class_names)
+    if source is not None:
+        index = build_index(source)
+    else:
+        source = module.open_source(spec)
+        index = build_index(source)
+        test = held_out(spec.name, index)[1]
+        if not len(test):
+            return None
+        index = index.only(test)
+    index = dataclasses.replace(index, channels=data.in_channels)
+    found = dataclasses.replace(
+        data, images=images_of(spec, source, index, data.image_size), labels=torch.from_numpy(index.labels),
+        hashes=index.hashes, train_numbers=np.arange(0), val_numbers=np.arange(len(index.labels)),
+        num_broken=index.num_broken,
+    )  # fmt: skip
+    return found, _shared(index.hashes, data.hashes)
+
+
+def _shared(test: np.ndarray, others: np.ndarray) -> int:
+    words = [np.ascontiguousarray(hashes).view("V16").ravel() for hashes in (test, others)]
+    return int(np.isin(words[0], words[1]).sum())

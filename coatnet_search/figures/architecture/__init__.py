@@ -1,0 +1,1 @@
+"""Architectures drawn to scale."""

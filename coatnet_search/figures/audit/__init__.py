@@ -1,0 +1,1 @@
+"""The audit of a supernet: inherited scores against trainings alone."""

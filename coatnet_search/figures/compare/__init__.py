@@ -1,0 +1,1 @@
+"""Two studies' fronts beside each other."""

@@ -1,0 +1,1 @@
+"""What a search has taught: dimensions that matter, growth, rungs."""

@@ -1,0 +1,175 @@
+"""One self-contained HTML page and the PNG pictures of a study; the page opens from disk without any network."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import plotly.offline
+from markupsafe import Markup
+
+from coatnet_search.analysis.choose import Choice
+from coatnet_search.analysis.frame import complete
+from coatnet_search.core.quantities import heading, quantity, show
+from coatnet_search.figures.audit import figures as audit_figures
+from coatnet_search.figures.audit.pictures import write_audit_pictures
+from coatnet_search.figures.audit.summary import AuditSection, audit_section, span
+from coatnet_search.figures.insights import figures as insight_figures
+from coatnet_search.figures.insights.pictures import write_search_pictures
+from coatnet_search.figures.insights.summary import Insights, insights
+from coatnet_search.figures.scaling import figures as scaling_figures
+from coatnet_search.figures.scaling.pictures import write_scaling_pictures
+from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
+from coatnet_search.figures.search import figures
+from coatnet_search.figures.search.pictures import write_pictures
+from coatnet_search.figures.search.summary import duration, summarize, write_csv
+from coatnet_search.figures.supernet import figures as supernet_figures
+
+NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
+
+
+def write_report(
+    run: Path,
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    *,
+    note: str | None = None,
+    overlay: bool = False,
+    section: Section | None = None,
+    found: Insights | None = None,
+    audit: AuditSection | None = None,
+) -> Path:
+    """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
+
+    ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
+    data set says of itself; ``overlay``: published networks in the figures of the front; ``section``: what
+    ``scaling_section`` found, ``found``: what ``insights`` did, ``audit``: what ``audit_section`` did (each is asked
+    where it is not given). A record without trials, or with failed ones only, gives a page that says so.
+    """
+    objectives = dict(study["objectives"])
+    audit = audit or audit_section(frame, study)
+    frame = complete(audit.audited_record.frame if audit else frame, objectives)
+    chosen = {int(choice.row["number"]): choice.rank for choice in choices}
+    write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
+    write_csv(frame, run / "trials.csv")
+    section = section or scaling_section(frame, study, num_val)
+    if section and section.scaling:
+        write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")
+    found = found or insights(frame, study, run)
+    if not study.get("equal_cost"):
+        write_search_pictures(frame, objectives, found, run / "figures")
+    write_audit_pictures(audit.audited_record.found if audit else None, run / "figures")
+    page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found,
+                     audit=audit)  # fmt: skip
+    temporary = run / "report.html.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, run / "report.html")
+    return run / "report.html"
+
+
+def html_page(
+    run: Path,
+    frame: pd.DataFrame,
+    study: Mapping[str, Any],
+    choices: Sequence[Choice] = (),
+    num_val: int | None = None,
+    *,
+    note: str | None = None,
+    overlay: bool = False,
+    section: Section | None = None,
+    found: Insights | None = None,
+    audit: AuditSection | None = None,
+) -> str:
+    """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
+    audit = audit or audit_section(frame, study)
+    frame = audit.audited_record.frame if audit else frame
+    data = summarize(frame, study, choices, num_val, note, audit=audit)
+    found = found or insights(frame, study, run)
+    data |= {
+        "search": found.values,
+        "scaling": section.values if section else None,
+        "imported": bool(study.get("imported")),
+    }
+    chosen = {line["number"]: line["rank"] for line in data["chosen"]}
+    drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
+    if not study.get("equal_cost"):
+        drawn |= insight_figures.all_figures(frame, data["objectives"], found)
+    drawn |= supernet_figures.all_figures(data["supernet"])
+    drawn |= audit_figures.all_figures(audit.audited_record.found if audit else None)
+    if section and section.scaling:
+        drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
+    shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration, span=span
+    )
+    return environment.get_template("report.html").render(
+        data=data,
+        tables=TABLES,
+        shown=shown,
+        figures=list(drawn),
+        figure_json=_script_json({name: _drawing(figure) for name, figure in drawn.items()}),
+        templates_json=_script_json({theme: figures.template(theme).to_plotly_json() for theme in ("light", "dark")}),
+        plotly_js=Markup(plotly.offline.get_plotlyjs()),
+        commands=commands(run, study, data),
+        version=importlib.metadata.version("coatnet-search"),
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def commands(run: Path, study: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """The command lines that repeat the study, the choice and this page."""
+    place = shlex.quote(str(run))
+    rule = study.get("choose") or {}
+    limits = "".join(f" --limit {name}={value:g}" for name, value in (rule.get("limit") or {}).items())
+    return [
+        _first_command(run, study),
+        f"coatnet-search choose {place}{limits} --top {rule.get('top', max(len(data['chosen']), 1))}",
+        *([f"coatnet-search scaling {place}"] if data.get("scaling") else []),
+        f"coatnet-search report {place}",
+    ]
+
+
+def _first_command(run: Path, study: Mapping[str, Any]) -> str:
+    """What made the record: a run, or an import of runs from elsewhere."""
+    source = study.get("imported")
+    if not source:
+        return f"coatnet-search run {shlex.quote(str(run / 'study.yaml'))}"
+    columns = ",".join(f"{name}={column}" for name, column in source["columns"].items())
+    words = ["coatnet-search", "import", source["file"], *(["--columns", columns] if columns else []), "--out", run]
+    num_val = (study.get("data_summary") or {}).get("num_val")
+    return shlex.join([str(word) for word in (*words, *(["--num-val", num_val] if num_val else []))])
+
+
+def _drawing(figure: Any) -> dict[str, Any]:
+    """A figure's data and layout without its template, which the page sets by its own theme."""
+    drawing = json.loads(figure.to_json())
+    drawing["layout"].pop("template", None)
+    return drawing
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that is safe inside a script element: no text in it can end the element or open a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, default=str)
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return Markup(text)
+
+
+def _title(name: str) -> str:
+    return quantity(name).title

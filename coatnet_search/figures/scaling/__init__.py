@@ -1,0 +1,1 @@
+"""A scaling study: its answers in words and as figures."""

@@ -1,0 +1,1 @@
+"""After the choice: full training (alone in opening the test split), prediction, export."""

@@ -1,0 +1,75 @@
+"""What a trained network sees on image files: the likeliest classes of each, by the network's own way of looking."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import UnidentifiedImageError
+from torch import Tensor
+
+from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.data.decode import quiet_decoder
+from coatnet_search.data.image_folder import SUFFIXES
+from coatnet_search.full.bundle import Bundle
+
+BATCH = 64  # images decoded and seen at once
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """The files among ``paths`` as they are, and all image files below the folders among them, by name.
+
+    Raises SetupError for what is not there, InputError for a folder without images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_file():
+            found.append(path)
+        elif path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES
+                            and not file.name.startswith("."))  # fmt: skip
+            if not inside:
+                raise InputError(f"{path}: no images; expected files that end in {', '.join(SUFFIXES)}")
+            found += inside
+        else:
+            raise SetupError(f"{path}: no such file or folder")
+    return found
+
+
+@torch.inference_mode()
+def predict(bundle: Bundle, files: Sequence[Path], *, top: int = 5, device: torch.device) -> Iterator[dict[str, Any]]:
+    """A row a file, in order: ``file``, ``classes`` (a list of ``class`` and ``confidence``, likeliest first), and
+    ``problem``: why the file is no usable image, with no classes, else None."""
+    model = bundle.model.to(device)
+    with quiet_decoder():
+        for begin in range(0, len(files), BATCH):
+            part = files[begin : begin + BATCH]
+            images = [_pixels(bundle, file) for file in part]
+            good = [image for image in images if isinstance(image, Tensor)]
+            shares = iter(confidences(bundle, model(bundle.sight.batch(torch.stack(good)).to(device))) if good else ())
+            for file, image in zip(part, images, strict=True):
+                problem = image if isinstance(image, str) else None
+                classes = [] if problem else best(next(shares), bundle.class_names, top)
+                yield {"file": str(file), "classes": classes, "problem": problem}
+
+
+def confidences(bundle: Bundle, logits: Tensor) -> Tensor:
+    """(B, K) -> (B, K) in 0..1, on the CPU: a softmax, or independent sigmoids where it was trained with these."""
+    logits = logits.float().cpu()
+    return logits.softmax(1) if bundle.loss == "softmax" else logits.sigmoid()
+
+
+def best(shares: Tensor, names: Sequence[str], top: int) -> list[dict[str, Any]]:
+    values, places = shares.topk(min(top, len(names)))
+    return [{"class": names[place], "confidence": value}
+            for value, place in zip(values.tolist(), places.tolist(), strict=True)]  # fmt: skip
+
+
+def _pixels(bundle: Bundle, file: Path) -> Tensor | str:
+    """uint8 (C, stored, stored), or why there are none."""
+    try:
+        return bundle.sight.pixels(file.read_bytes())
+    except UnidentifiedImageError:
+        return "not an image that Pillow knows"
+    except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
+        return f"{type(error).__name__}: {error}"

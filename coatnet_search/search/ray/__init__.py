@@ -1,0 +1,1 @@
+"""A study's trials on a Ray cluster: scheduling, nodes, jobs, several workers. Alone in importing Ray."""

@@ -1,0 +1,117 @@
+"""Training on many workers: alone in using Ray Train. Each worker runs the same loop on its share of every batch.
+
+The folder of the training must be on a disk that all nodes see: the workers' checkpoints lie there, and a worker group
+that lost a member starts again from the last one.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train as ray_train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import torch as ray_torch
+from ray.train.torch import TorchTrainer
+
+from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.training.loop import TrainingFailed
+from coatnet_search.training.process_group import ProcessGroup
+
+MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
+MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
+
+Work = Callable[[Any, torch.device, ProcessGroup], None]  # what is asked as plain values, a worker's device, its place
+
+
+def on_workers(
+    work: Work, asked: Any, out: Path, workers: int, *, gpus: bool, cpus: float = 1.0, threads: int | None = None,
+    address: str | None = None, max_failures: int = MAX_FAILURES,
+) -> None:  # fmt: skip
+    """``work(asked, device, group)`` on ``workers`` workers at once, one GPU each with ``gpus``.
+
+    ``work`` keeps its checkpoints below ``out`` and goes on from them. ``threads``: of a worker; None: its share of
+    this machine's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
+    ``max_failures`` times, InputError for what each of them would stumble over again.
+    """
+    out = out.resolve()
+    (out / MISTAKE).unlink(missing_ok=True)
+    shutil.rmtree(out / "ray", ignore_errors=True)  # what Ray kept of an earlier start: the workers go on by themselves
+    with cluster(address):
+        check_room(ray.cluster_resources(), workers, gpus)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"work": work, "asked": asked, "out": str(out),
+                               "threads": threads or _threads(workers, gpus)},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus,
+                                         resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpus else {})}),
+            run_config=RunConfig(name="workers", storage_path=str(out / "ray"),
+                                 failure_config=FailureConfig(max_failures=max_failures)),
+        )  # fmt: skip
+        try:
+            trainer.fit()
+        except Exception as error:
+            if (out / MISTAKE).is_file():
+                raise InputError((out / MISTAKE).read_text(encoding="utf-8")) from None
+            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise SetupError(f"training on {workers} workers failed: {first.strip()[:300]}; the same command goes on "
+                             "after the last whole epoch") from error  # fmt: skip
+    if (out / MISTAKE).is_file():
+        raise InputError((out / MISTAKE).read_text(encoding="utf-8"))
+
+
+def check_room(resources: Mapping[str, float], workers: int, gpus: bool) -> None:
+    """Raises SetupError, with what there is, where the workers do not fit: Ray itself would wait for ever."""
+    name = "GPU" if gpus else "CPU"
+    if (have := int(resources.get(name, 0))) < workers:
+        raise SetupError(f"{workers} workers: each needs a {name}, and there are {have}; ask for fewer or add nodes")
+
+
+@contextlib.contextmanager
+def cluster(address: str | None) -> Iterator[None]:
+    """The Ray at ``address``, or one of our own on this machine; one that is running in this process is used."""
+    if ray.is_initialized():
+        yield
+        return
+    for name in ("ray", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray's own deprecations
+            ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR",
+                     **({} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}))  # fmt: skip
+    except Exception as error:  # Ray raises plain ones too, such as of a node that did not start in time
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _threads(workers: int, gpus: bool) -> int:
+    """Threads of a worker: its share of this machine's cores where these do the work."""
+    return torch.get_num_threads() if gpus else max(1, (os.cpu_count() or 1) // workers)
+
+
+def _work(config: dict[str, Any]) -> None:
+    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
+    torch.set_num_threads(config["threads"])
+    context = ray_train.get_context()
+    group = ProcessGroup(context.get_world_rank(), context.get_world_size())
+    mistake = Path(config["out"]) / MISTAKE
+    try:
+        config["work"](config["asked"], ray_torch.get_device(), group)
+    except (InputError, SetupError) as error:
+        mistake.write_text(str(error), encoding="utf-8")
+    except TrainingFailed as error:
+        if error.kind in ("nan", "out_of_memory"):
+            mistake.write_text(str(error), encoding="utf-8")
+        if error.kind != "nan":  # all workers see the same loss; the rest befalls one, and the others wait for it
+            raise

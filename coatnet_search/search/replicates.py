@@ -1,0 +1,56 @@
+"""Which finished candidates are trained again with other seeds: those that may be on the front, given the noise."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from coatnet_search.analysis.front_noise import near_front
+from coatnet_search.record.trial import Trial
+from coatnet_search.study.planned_trials import PlannedTrial
+from coatnet_search.study.study import Study
+
+REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
+
+
+class Replicates:
+    """What ``replicates:`` of a study asks for, as its candidates end."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._near_then: tuple[int, set[int | None]] = (-1, set())  # how many had ended, and who was near the front
+
+    def left(self, candidates: Iterable[Trial], trials: Sequence[Trial], ended: int) -> list[PlannedTrial]:
+        """What is still to be trained: each finished candidate near the front with the seeds after its own, a seed at a
+        time. ``trials``: all that there are, ``ended`` of which have ended."""
+        done = [trial for trial in candidates if trial.state == "done"]
+        more = self._study.file.replicates
+        if more == 1 or not done:
+            return []
+        near = self._near(done, trials, ended)
+        known = {trial.key for trial in trials}
+        cells = [self._again(trial, seed) for seed in range(1, more) for trial in done if trial.number in near]
+        return [cell for cell in cells if cell.key(self._study) not in known]
+
+    def _near(self, done: Sequence[Trial], trials: Sequence[Trial], ended: int) -> set[int | None]:
+        """The numbers of those near the front, found anew when a trial has ended."""
+        if self._near_then[0] != ended:
+            least = self._study.file.near_front
+            near = near_front([self._trainings(one, trials) for one in done], least) if least else [True] * len(done)
+            self._near_then = ended, {trial.number for trial, one in zip(done, near, strict=True) if one}
+        return self._near_then[1]
+
+    def _trainings(self, trial: Trial, trials: Sequence[Trial]) -> np.ndarray:
+        """(trainings, objectives): what a candidate and its replicates have shown, the less the better."""
+        own = [trial, *(one for one in trials if one.state == "done" and
+                        one.attributes.get("of") == trial.number and REPLICATE in one.attributes)]  # fmt: skip
+        objectives = self._study.file.objectives
+        signs = [1.0 if sense == "min" else -1.0 for sense in objectives.values()]
+        shown: np.ndarray = np.array([[one.metrics[name] for name in objectives] for one in own], dtype=float) * signs
+        return shown
+
+    def _again(self, trial: Trial, more: int) -> PlannedTrial:
+        budget = trial.budget or self._study.budget
+        arch = trial.arch or self._study.space.decode(trial.candidate)
+        return PlannedTrial(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more),
+                            candidate=trial.candidate, attributes={REPLICATE: more, "of": trial.number})  # fmt: skip

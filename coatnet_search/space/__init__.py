@@ -1,0 +1,1 @@
+"""All networks that may be chosen: the file, what is legal, counting, sampling, networks at a cost."""

@@ -1,0 +1,1 @@
+"""One network on one device: recipe, training loop, checkpoints, guards. PLUGIN folder ``measurements``."""

@@ -1,0 +1,74 @@
+"""What a network's answers are worth: the loss that a recipe trains by, and the scores of a whole split.
+
+Shapes: B images a batch, K classes.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm.data.mixup import mixup_target
+from timm.loss import BinaryCrossEntropy
+from torch import Tensor, nn
+
+from coatnet_search.core.errors import InputError
+from coatnet_search.data.batches import Batch
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
+from coatnet_search.training.recipe import Recipe
+
+StepGuard = Callable[[], AbstractContextManager[Any]]
+
+
+class Scorer:
+    """By a recipe's loss and precision, on one device. ``step_guard`` is entered for each batch that is looked at."""
+
+    def __init__(
+        self, recipe: Recipe, num_classes: int, device: torch.device, *, step_guard: StepGuard = nullcontext,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:  # fmt: skip
+        self.recipe, self.num_classes, self.device = recipe, num_classes, device
+        self.step_guard, self.group = step_guard, group
+        self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
+        bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
+        self.dtype = torch.bfloat16 if bfloat16 else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+
+    def loss(self, logits: Tensor, labels: Tensor, share: float = 1.0, smoothing: float = 0.0) -> Tensor:
+        """Softmax: cross-entropy. Sigmoid: the sum of the classes' binary cross-entropies. Mean over the batch.
+
+        ``share``: of each image's own label, the rest is its mirror's in the batch (mixup)."""
+        if self.recipe.loss == "softmax" and share == 1:
+            return nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+        targets = mixup_target(labels, self.num_classes, share, smoothing)  # (B, K)
+        if self.recipe.loss == "softmax":
+            return nn.functional.cross_entropy(logits, targets)
+        loss: Tensor = self.sigmoid(logits, targets)
+        return loss
+
+    def check(self, logits: Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes:
+            raise InputError(f"the model gives {tuple(logits.shape)}, the data has {self.num_classes} classes")
+
+    @torch.inference_mode()
+    def scores(self, model: nn.Module, batches: Iterator[Batch]) -> tuple[float, float, float]:
+        """(mean loss without smoothing, top-1, top-5) over all workers' batches; one wait for the device in all."""
+        model = getattr(model, "module", model)  # without gradients workers have nothing to exchange
+        model.eval()
+        sums = torch.zeros(4, dtype=torch.float64).to(self.device)
+        best = min(5, self.num_classes)
+        while True:
+            with self.step_guard():
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                images, labels = batch
+                with self.autocast():
+                    logits = model(images).float()
+                hits = logits.topk(best).indices == labels[:, None]  # (B, 5)
+                loss = self.loss(logits, labels) * len(labels)
+                sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.ones_like(loss) * len(labels)])
+        loss_sum, top1, top5, count = self.group.sum(sums).tolist()
+        return loss_sum / count, top1 / count, top5 / count
