@@ -30,6 +30,7 @@ NOISE = np.array([0.0003, 0.001, 0.003, 0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 
 # sd of the deviation's slope one e-fold of x behind the last x and ahead of it, in the curve's slopes, with its share
 WANDER = np.array([(0.0, 0.0), (0.3, 0.1), (1.0, 0.4)])
 WANDER_SHARES = np.array([0.5, 0.2, 0.3])
+KNOWN = np.array([1.0, 0.0, 0.0])  # the shares where the form is given: it holds
 FLAT = 100.0  # variance of the level: flat for all purposes
 PARTICLES, MOVES = 512, 3  # draws of a form; moves of each after every step of tempering
 KEPT = 0.5  # effective share of draws that a step of tempering leaves
@@ -67,6 +68,16 @@ class Posterior:
         """The posterior probability of each form."""
         weights = np.exp(self.evidence - logsumexp(self.evidence))
         return {form.name: float(weight) for form, weight in zip(self.forms, weights, strict=True)}
+
+    @property
+    def noise_variance(self) -> float:
+        """The posterior mean of the noise variance."""
+        total, weights = 0.0, self.form_weights
+        for form, cubes in zip(self.forms, self.cubes, strict=True):
+            logs = self.log_likelihoods(log_value(form, self.seen.u, cubes))
+            chances = np.exp(logs - logs.max(axis=0))
+            total += weights[form.name] * float((self.triples[:, 0] ** 2 @ (chances / chances.sum(axis=0))).mean())
+        return total
 
     def log_likelihoods(self, log_values: Array) -> Array:
         """Of curves (N, m): with each triple and its prior, (H, N)."""
@@ -113,9 +124,11 @@ def infer(seen: Seen, form: str | None = None, seed: int = 0) -> Posterior:
     for law in forms:
         if not law.dimensions:
             raise InputError(f"form {law.name}: has no predictive distribution of one variable; fit_form fits it")
-    possible = seen.log_noise > seen.log_noise.max() - 30
+    chances = seen.log_noise - seen.log_noise.max()
+    possible = chances > -30
     triples = np.array([(noise, *wander) for noise in NOISE[possible] for wander in WANDER])
-    log_prior = np.add.outer(seen.log_noise[possible], np.log(WANDER_SHARES)).ravel()
+    with np.errstate(divide="ignore"):
+        log_prior = np.add.outer(chances[possible], np.log(WANDER_SHARES if form is None else KNOWN)).ravel()
     lowers = [np.linalg.cholesky(covariance(seen, *each)) for each in triples]
     precision = np.stack([cho_solve((each, True), np.eye(len(seen.u))).ravel() for each in lowers])
     log_prior = log_prior - np.array([np.log(np.diag(each)).sum() for each in lowers])

@@ -1,37 +1,30 @@
 """The one predictive distribution: value, interval, order of curves, crossover and regret all come from its samples.
 
-Each curve's posterior over the library of forms (``posterior.py``) is pooled with its group's (``pool.py``) and moved
-towards the line that fades (``fading.py``); the spread of its draws around their median is widened by a
-factor for the distance of extrapolation that was calibrated on published curves (``calibration.py``); and the draws of
-all curves are put in one order (``together.py``). A draw is a whole curve, kept on a grid of log x, so that every call
-of ``predict`` reads the same draws.
+The curves of a group are fitted together (``arms.py``), a curve alone by its own posterior (``posterior.py``). A draw is
+a state of the world: a whole curve for each arm, kept on a grid of log x, so that every call of ``predict`` reads the
+same draws. No draw is moved or widened afterwards.
 """
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.curves import load_form
-from coatnet_search.curves.calibration import Calibration, published_calibration
-from coatnet_search.curves.fading_line import blend, group_means, slope
+from coatnet_search.curves.arms import Group, fit_group
 from coatnet_search.curves.fitting import FormFit, enough_sizes, fit_form
 from coatnet_search.curves.form import Array
-from coatnet_search.curves.joint_draws import in_one_order
-from coatnet_search.curves.paired_runs import paired_share, shared_part
-from coatnet_search.curves.partial_pooling import pooled_priors
 from coatnet_search.curves.points import check_points
-from coatnet_search.curves.posterior import NOISE, Posterior, infer, noise_prior, trajectories
-from coatnet_search.curves.prior_library import Library, library
-from coatnet_search.curves.summary import Curve, Summary, run_share, summarise
+from coatnet_search.curves.summary import Curve, summarise
 
-DRAWS = 1000
-FARTHEST = 4096.0  # times the last x: no prediction beyond it, calibrated or not
+DRAWS = 2000
+REACH = 16.0  # times the last x: how far predictions were checked (benchmarks/curve_fits.py)
+FARTHEST = 4096.0  # times the last x: no prediction beyond it, checked or not
 BELOW = 16.0  # a draw reaches down to the smallest x over this
-INSIDE, AHEAD, BEYOND = 25, 25, 13  # points of the grid: down from the last x, over the calibrated range, and beyond
+INSIDE, AHEAD, BEYOND = 25, 25, 13  # points of the grid: down from the last x, over the checked range, and beyond
 
 
 @dataclass(frozen=True)
@@ -46,30 +39,40 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Fits:
-    """The joint predictive distribution of several curves; ``noise_sd`` is that of a run's log error, ``paired`` the
-    share of it that runs of one label and size have in common."""
+    """The joint predictive distribution of several curves; ``noise_sd`` is that of a run's log error (beyond what the
+    number of images explains), ``paired`` the share of it that runs of one label and size have in common. ``places``
+    says of each curve its group and its place there."""
 
     names: tuple[str, ...]
-    posteriors: tuple[Posterior, ...]
+    groups: tuple[Group, ...]
+    places: tuple[tuple[int, int], ...]
     warnings: tuple[str, ...]
-    noise_sd: float
-    paired: float
-    calibration: Calibration = field(repr=False)
     form: str | None = None
     draws: int = DRAWS
     seed: int = 0
+    reach: float = REACH
+
+    @functools.cached_property
+    def noise_sd(self) -> float:
+        return float(np.sqrt(np.mean([group.noise_variance for group in self.groups])))
+
+    @property
+    def paired(self) -> float:
+        return max(group.summary.paired for group in self.groups)
 
     def predict(self, x_new: ArrayLike, *, beyond: bool = False) -> Array:
         """Draws of each curve's expected error at x_new, (draws, curves, len(x_new)); one draw is one state of the
-        group, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
+        world, at every x and in every call. Raises InputError beyond the checked distance, unless ``beyond``."""
         x = check_targets(x_new)
         rows = []
-        for name, posterior, (grid, drawn) in zip(self.names, self.posteriors, self._worlds, strict=True):
-            u = np.log(x / posterior.summary.x_last)
-            self._near_enough(name, u, grid, beyond)
+        for name, (group, arm) in zip(self.names, self.places, strict=True):
+            grid, drawn = self._worlds[group]
+            summary = self.groups[group].summary
+            u = np.log(x / summary.x_last)
+            self._near_enough(name, float(x.max() / summary.points[arm].x[-1]), u, grid, beyond)
             place = np.clip(np.searchsorted(grid, u) - 1, 0, len(grid) - 2)
             share = (u - grid[place]) / (grid[place + 1] - grid[place])
-            rows.append(drawn[:, place] * (1 - share) + drawn[:, place + 1] * share)
+            rows.append(drawn[:, arm, place] * (1 - share) + drawn[:, arm, place + 1] * share)
         return np.exp(np.stack(rows, axis=1))
 
     def marginal(self, name: str, x_new: ArrayLike, level: float = 0.9, *, beyond: bool = False) -> Prediction:
@@ -77,50 +80,39 @@ class Fits:
         return summarise_samples(self.predict(x_new, beyond=beyond)[:, self.names.index(name)], level)
 
     def alone(self, name: str) -> "Fit":
-        """One curve of these as a fit of its own, pooled with the others as it is here."""
+        """One curve of these as a fit of its own, fitted with the others as it is here."""
         return Fit(self, self.names.index(name))
 
     @functools.cached_property
     def _worlds(self) -> list[tuple[Array, Array]]:
-        """Each curve's grid of u and its draws of log error (draws, grid), in one order."""
-        grids = [self._grid(posterior.summary) for posterior in self.posteriors]
-        groups = [posterior.summary.curve.group for posterior in self.posteriors]
-        slopes = [slope(posterior.summary, self.noise_sd) for posterior in self.posteriors]
-        common = group_means(slopes, groups)
-        drawn = [self._drawn(i, grid, slopes[i], common[i]) for i, grid in enumerate(grids)]
-        if len(drawn) > 1:
-            near, far = INSIDE - 1, INSIDE + AHEAD - 1
-            drawn = in_one_order(drawn, groups, near, far, self.paired, self.calibration.agreement, self.seed)
-        return list(zip(grids, drawn, strict=True))
+        """Each group's grid of u and its draws of log error (draws, arms, grid)."""
+        found = []
+        for i, group in enumerate(self.groups):
+            grid = _grid(float(group.summary.u[0]))
+            found.append((grid, group.draw(grid, self.draws, np.random.default_rng([self.seed, 4, i]))))
+        return found
 
-    def _grid(self, summary: Summary) -> Array:
-        reach = np.log(self.calibration.reach)
-        return np.concatenate(
-            [
-                np.linspace(summary.u[0] - np.log(BELOW), 0.0, INSIDE),
-                np.linspace(0.0, reach, AHEAD + 1)[1:],
-                np.linspace(reach, max(np.log(FARTHEST), reach + 1.0), BEYOND + 1)[1:],
-            ]
-        )
-
-    def _drawn(self, place: int, grid: Array, own: float, common: float) -> Array:
-        posterior = self.posteriors[place]
-        drawn = trajectories(posterior, grid, self.draws, np.random.default_rng([self.seed, 4, place]))
-        if self.form is None:
-            drawn = blend(drawn, grid, own, common)
-        return self.calibration.widened(grid, drawn)
-
-    def _near_enough(self, name: str, u: Array, grid: Array, beyond: bool) -> None:
-        distance, reach = float(np.exp(u.max())), self.calibration.reach
-        if distance > reach * (1 + 1e-9) and not beyond:
+    def _near_enough(self, name: str, distance: float, u: Array, grid: Array, beyond: bool) -> None:
+        if distance > self.reach * (1 + 1e-9) and not beyond:
             raise InputError(
-                f"{name}: asked at {distance:.3g} times its largest size on record, and predictions are calibrated up "
-                f"to {reach:g} times: measure nearer, or allow it (--beyond; beyond=True)"
+                f"{name}: asked at {distance:.3g} times its largest size on record, and predictions are checked up "
+                f"to {self.reach:g} times: measure nearer, or allow it (--beyond; beyond=True)"
             )
         if u.max() > grid[-1] or u.min() < grid[0]:
             raise InputError(
                 f"{name}: {distance:.3g} times its largest size on record is out of every range; ask nearer to that"
             )
+
+
+def _grid(first: float) -> Array:
+    reach, end = np.log(REACH), np.log(FARTHEST)
+    return np.concatenate(
+        [
+            np.linspace(first - np.log(BELOW), 0.0, INSIDE),
+            np.linspace(0.0, reach, AHEAD + 1)[1:],
+            np.linspace(reach, end, BEYOND + 1)[1:],
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -132,14 +124,13 @@ class Fit:
 
     @property
     def warnings(self) -> list[str]:
-        """What is odd about the points: not monotone, duplicate x."""
-        return list(self._posterior.summary.points.warnings)
+        """What is odd about the points: not monotone, duplicate x, a run that fits no curve."""
+        return list(self.fits.warnings)
 
     @property
     def weights(self) -> dict[str, float]:
-        """The posterior probability of each form."""
-        names, weights = self._posterior.library.names, self._posterior.member_weights
-        return {str(name): float(weights[names == name].sum()) for name in dict.fromkeys(names.tolist())}
+        """The posterior probability of each form of the (common) curve."""
+        return self.fits.groups[self.fits.places[self.place][0]].common.form_weights
 
     def predict(self, x_new: ArrayLike, level: float = 0.9, beyond: bool = False) -> Prediction:
         """Median, interval and draws of the curve's expected error at x_new."""
@@ -147,12 +138,9 @@ class Fit:
 
     def parameters(self, form: str | None = None) -> FormFit:
         """The best parameters of a form (the fit's own, or the most probable) for the same points."""
-        points = self._posterior.summary.points
+        group, arm = self.fits.places[self.place]
+        points = self.fits.groups[group].summary.points[arm]
         return fit_form(form or self.fits.form or max(self.weights, key=self.weights.__getitem__), points.x, points.y)
-
-    @property
-    def _posterior(self) -> Posterior:
-        return self.fits.posteriors[self.place]
 
 
 def summarise_samples(samples: Array, level: float) -> Prediction:
@@ -179,56 +167,38 @@ def fit_curve(
     *,
     seed: int = 0,
     draws: int = DRAWS,
-    calibration: Calibration | None = None,
+    images: int | None = None,
 ) -> Fit:
-    """The predictive distribution of one curve; ``form`` names one form instead of all. Raises InputError for points
-    that cannot be fitted and for too few sizes."""
-    curve = Curve("curve", x, error, runs)
-    return Fit(fit_curves([curve], form=form, seed=seed, draws=draws, calibration=calibration))
+    """The predictive distribution of one curve; ``form`` names one form instead of all, ``images`` on how many images
+    each error was measured. Raises InputError for points that cannot be fitted and for too few sizes."""
+    curve = Curve("curve", x, error, runs, images=images)
+    return Fit(fit_curves([curve], form=form, seed=seed, draws=draws))
 
 
-def fit_curves(
-    curves: Sequence[Curve],
-    form: str | None = None,
-    *,
-    seed: int = 0,
-    draws: int = DRAWS,
-    calibration: Calibration | None = None,
-) -> Fits:
-    """The joint predictive distribution of the curves of one study. Raises InputError for points that cannot be fitted,
-    names that come twice, and too few sizes."""
+def fit_curves(curves: Sequence[Curve], form: str | None = None, *, seed: int = 0, draws: int = DRAWS) -> Fits:
+    """The joint predictive distribution of the curves of one study; curves of one form (``form``) each stand alone.
+    Raises InputError for points that cannot be fitted, names that come twice, and too few sizes."""
     names = [curve.name for curve in curves]
     if not curves or len(set(names)) < len(names):
         raise InputError("curves: expected at least one, each with a name of its own")
-    members = library(form)
-    points = [check_points(curve.x, curve.error, curve.runs, curve.name) for curve in curves]
+    points = [check_points(each.x, each.error, each.runs, each.name, each.instances, each.images) for each in curves]
     for curve, each in zip(curves, points, strict=True):
         enough_sizes(load_form(form or "power"), each.num_sizes, f"{curve.name}: ")
-    share, paired = run_share(points), paired_share(points)
-    explained = shared_part(points, paired)
-    summaries = [
-        summarise(curve, each, share, part) for curve, each, part in zip(curves, points, explained, strict=True)
-    ]
-    log_noise = noise_prior(sum(one.square for one in summaries), sum(one.freedom for one in summaries))
-    posteriors = _pooled(summaries, members, log_noise)
-    noise = np.mean([np.exp(one.log_weights).sum(axis=1) for one in posteriors], axis=0)
+    keys = [curve.group if form is None else curve.name for curve in curves]
+    members = {key: [i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
+    groups, places = [], {}
+    for number, (_, rows) in enumerate(members.items()):
+        summary = summarise([curves[i] for i in rows], [points[i] for i in rows])
+        groups.append(fit_group(summary, form, seed))
+        places.update({i: (number, arm) for arm, i in enumerate(rows)})
     return Fits(
         names=tuple(names),
-        posteriors=tuple(posteriors),
-        warnings=tuple(f"{one.curve.name}: {text}" for one in summaries for text in one.points.warnings),
-        noise_sd=float(noise.reshape(len(NOISE), -1).sum(axis=1) @ NOISE),
-        paired=paired,
-        calibration=calibration or published_calibration(),
+        groups=tuple(groups),
+        places=tuple(places[i] for i in range(len(curves))),
+        warnings=tuple(
+            f"{curve.name}: {text}" for curve, each in zip(curves, points, strict=True) for text in each.warnings
+        ),
         form=form,
         draws=draws,
         seed=seed,
     )
-
-
-def _pooled(summaries: Sequence[Summary], members: Library, log_noise: Array) -> list[Posterior]:
-    posteriors = [infer(summary, members, log_noise) for summary in summaries]
-    groups = [summary.curve.group for summary in summaries]
-    if len(set(groups)) == len(groups):
-        return posteriors
-    priors = pooled_priors(members, [each.member_weights for each in posteriors], groups)
-    return [posterior.with_prior(prior) for posterior, prior in zip(posteriors, priors, strict=True)]
