@@ -46,15 +46,19 @@ def check_points(x: ArrayLike, error: ArrayLike, runs: Sequence[object] | None =
     return Points(x_array, y, labels, warnings, stays)
 
 
+def half_wrong(images: int) -> float:
+    """What none wrong of so many images counts as: (0 + 1/2) / (images + 1), which has a logarithm."""
+    return 0.5 / (images + 1)
+
+
 def _half_wrong(error: ArrayLike, images: int | None) -> ArrayLike:
-    """Errors of 0 as (0 + 1/2) / (images + 1), which has a logarithm."""
     if images is None:
         return error
     try:
         values = np.asarray(error, dtype=float)
     except (TypeError, ValueError):
         return error  # refused as all others
-    return np.where(values == 0, 0.5 / (images + 1), values)
+    return np.where(values == 0, half_wrong(images), values)
 
 
 def _numbers(place: str, values: ArrayLike) -> Array:

@@ -95,7 +95,7 @@ class Fits:
     def _near_enough(self, name: str, distance: float, u: Array, grid: Array, beyond: bool) -> None:
         if distance > self.reach * (1 + 1e-9) and not beyond:
             raise InputError(
-                f"{name}: asked at {distance:.3g} times its largest size on record, and predictions are checked up "
+                f"{name}: asked at {distance:.3g} times its largest size on record, and predictions are calibrated up "
                 f"to {self.reach:g} times: measure nearer, or allow it (--beyond; beyond=True)"
             )
         if u.max() > grid[-1] or u.min() < grid[0]:
