@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.posterior import NOISE, Posterior, Seen, infer, trajectories, wander_covariance
-from coatnet_search.curves.summary import Summary, crude_slope
+from coatnet_search.curves.summary import Summary, alone, crude_slope
 
 # sd between arms of slopes, of their change and of steps, each after one e-fold of x: even on this grid
 SLOPES = (0.0, 0.01, 0.03, 0.1, 0.3)
@@ -107,10 +107,11 @@ class Group:
         return own / max(1 - self.summary.paired, 1e-3) if self.summary.paired else own
 
     def draw(self, u_new: Array, draws: int, rng: np.random.Generator) -> Array:
-        """Draws of every arm's log error at u_new (ascending), (draws, A, k)."""
+        """Draws of the log of every arm's expected error, the mean over its runs, at u_new (ascending), (draws, A,
+        k)."""
         ahead, at_points, variance = trajectories(self.common, u_new, draws, rng)
         if self.departures is None:
-            return ahead[:, None]
+            return ahead[:, None] + self.summary.excess[:, None]
         middle = self._middle(at_points, variance, rng)
         weights = np.exp(self.departures.log_weights)
         node_of = np.sort(rng.choice(len(weights), size=draws, p=weights / weights.sum()))
@@ -120,7 +121,7 @@ class Group:
             for fade in np.unique(fade_of[node_of == node]):
                 mine = np.flatnonzero((node_of == node) & (fade_of == fade))
                 out[mine] = ahead[mine, None] + self._departed(node, FADES[fade], u_new, middle[mine], rng)
-        return out
+        return out + self.summary.excess[:, None]
 
     def _middle(self, at_points: Array, variance: Array, rng: np.random.Generator) -> Array:
         """What the arms' curves have in common at the sizes, with common noise, for each draw of the common curve."""
@@ -164,16 +165,9 @@ class Group:
 def fit_group(summary: Summary, form: str | None = None, seed: int = 0) -> Group:
     """The joint fit of the curves of one group."""
     if len(summary.z) == 1:
-        return Group(summary, infer(_alone(summary, 0), form, seed), None)
+        return Group(summary, infer(alone(summary, 0), form, seed), None)
     departures = depart(summary)
     seen = Seen(summary.u, departures.middle, np.diag(summary.common), departures.error, summary.log_common(),
                 crude_slope(summary.u, departures.middle))  # fmt: skip
     return Group(summary, infer(seen, form, seed), departures)
 
-
-def _alone(summary: Summary, arm: int) -> Seen:
-    here = summary.present[arm]
-    log_noise = summary.log_noise()
-    u, z = summary.u[here], summary.z[arm, here]
-    return Seen(u, z, summary.noise[arm][np.ix_(here, here)], np.diag(summary.known[arm, here]),
-                log_noise - log_noise.max(), crude_slope(u, z))  # fmt: skip

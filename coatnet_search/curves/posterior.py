@@ -132,6 +132,7 @@ def infer(seen: Seen, form: str | None = None, seed: int = 0) -> Posterior:
     lowers = [np.linalg.cholesky(covariance(seen, *each)) for each in triples]
     precision = np.stack([cho_solve((each, True), np.eye(len(seen.u))).ravel() for each in lowers])
     log_prior = log_prior - np.array([np.log(np.diag(each)).sum() for each in lowers])
+    log_prior -= len(seen.u) * np.log(2 * np.pi) / 2
     empty = Posterior(seen, forms, np.zeros(0), (), triples, log_prior, precision)
     found = [_sample(empty, law, np.random.default_rng([seed, i])) for i, law in enumerate(forms)]
     evidence = np.array([one[0] for one in found]) + np.log(list(shares.values()))

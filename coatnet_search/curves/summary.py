@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.paired_runs import paired_share, shared_part
 from coatnet_search.curves.points import Points
-from coatnet_search.curves.posterior import NOISE
+from coatnet_search.curves.posterior import NOISE, Seen
 
 MOST_SIZES = 48  # beyond this many, neighbours in log x are averaged: they tell no more about the shape
 PRIOR_LABELS = 4.0  # labels of which the estimate of their share is worth a half
@@ -56,6 +56,7 @@ class Summary:
     binomial: float
     paired: float
     common: Array
+    excess: Array  # (A,): by how much the log of an arm's mean error over runs lies above the mean of their logs
 
     def log_noise(self) -> Array:
         """Log weights (``NOISE``,) of the noise of a run of its own, by the repeats' squares on an even prior."""
@@ -96,10 +97,11 @@ def summarise(curves: Sequence[Curve], points: Sequence[Points]) -> Summary:
         freedoms.append(len(logs) - len(means))
         parts.append(float(binomial.mean()))
     factors = _own_factors(np.array(squares), np.array(freedoms))
+    pooled = np.sum(squares) / (np.sum(freedoms) + PRIOR_FREEDOM) / max(1 - paired, 1e-3)
     counts = np.array([np.diag(each) for each in noise])
     common = np.array([np.mean(column[there]) for column, there in zip(counts.T, present.T, strict=True)])
     return Summary(tuple(points), x_last, u, z, present, noise * factors[:, None, None], known, float(np.sum(squares)),
-                   float(np.sum(freedoms)), float(np.mean(parts)), paired, common)  # fmt: skip
+                   float(np.sum(freedoms)), float(np.mean(parts)), paired, common, factors * pooled / 2)  # fmt: skip
 
 
 def _places(points: Sequence[Points], x_last: float) -> tuple[list[np.ndarray], Array]:
@@ -140,6 +142,14 @@ def _own_factors(squares: Array, freedoms: Array) -> Array:
     pooled = max(squares.sum() / max(freedoms.sum(), 1), LEAST_NOISE**2)
     factors: Array = (squares / pooled + PRIOR_FREEDOM) / (freedoms + PRIOR_FREEDOM)
     return factors
+
+
+def alone(summary: Summary, arm: int) -> Seen:
+    """One curve of a group as it stands for itself."""
+    here = summary.present[arm]
+    u, z = summary.u[here], summary.z[arm, here]
+    return Seen(u, z, summary.noise[arm][np.ix_(here, here)], np.diag(summary.known[arm, here]), summary.log_noise(),
+                crude_slope(u, z))  # fmt: skip
 
 
 def crude_slope(u: Array, z: Array) -> float:
