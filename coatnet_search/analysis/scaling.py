@@ -41,7 +41,9 @@ class Scaling:
     arms: tuple[str, ...]
     fits: Fits = field(repr=False)
     num_val: int | None = None
-    without: pd.DataFrame = field(default_factory=pd.DataFrame)  # runs with an error of 0 of an unknown number of images
+    without: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # runs with an error of 0 of an unknown number of images
     swept: pd.DataFrame = field(default_factory=pd.DataFrame)  # the done trials of the sweeps that tuned the runs
 
     @property
@@ -62,7 +64,7 @@ class Scaling:
     def curves(self) -> tuple[str, ...]:
         """The name of each arm's curve in ``fits``."""
         firsts = self.runs.drop_duplicates("arm").set_index("arm")
-        return tuple(arm_name((str(firsts.at[arm, "layout"]), float(firsts.at[arm, "size"]))) for arm in self.arms)
+        return tuple(arm_name((str(firsts["layout"][arm]), float(firsts["size"][arm]))) for arm in self.arms)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -233,11 +235,12 @@ class Scaling:
     def warnings(self) -> list[str]:
         """What is odd about the points and their schedules, as short sentences."""
         change = schedule_change(pd.concat([self.runs, self.held_out]))
-        zeros = [f"{arm} on {count:,.0f} images: an error of 0 is left out, for it is not known on how many images it was "
-                 "measured (import --num-val)" for arm, count in
-                 self.without[["arm", "num_images"]].drop_duplicates().itertuples(index=False)
-                 ] if len(self.without) else []  # fmt: skip
-        return [*([change] if change else []), *zeros, *self.fits.warnings]
+        cells = self.without[["arm", "num_images"]].drop_duplicates() if len(self.without) else self.without
+        told = [f"{row['arm']} on {row['num_images']:,.0f} images: an error of 0 is left out, for nobody knows on how "
+                "many images it was measured (import --num-val)" for row in cells.to_dict("records")]  # fmt: skip
+        if self.runs.groupby(["arm", "num_images"]).size().max() == 1:
+            told.append("every point is a single run: what another seed would change is guessed from the curves alone")
+        return [*([change] if change else []), *told, *self.fits.warnings]
 
     def check(self, level: float = 0.9) -> pd.DataFrame:
         """Held-out points against what was predicted for them: a row an arm and amount: ``error`` (mean of its runs),

@@ -60,7 +60,8 @@ def curves_of(runs: Sequence[Run], images: int | None = None) -> list[Curve]:
                       key=lambda run: (run.num_images, str(run.instance), run.seed))  # fmt: skip
         several = len({run.instance for run in mine}) > 1
         labels = [f"{run.seed} {run.instance}" if several else str(run.seed) for run in mine]
-        curves.append(Curve(arm_name(arm), [run.num_images for run in mine], [with_logarithm(run, images).error or 0.0 for run in mine], labels,
+        errors = [with_logarithm(run, images).error or 0.0 for run in mine]
+        curves.append(Curve(arm_name(arm), [run.num_images for run in mine], errors, labels,
                             group=arm[0] if arm[0].startswith(PEER) else "layouts", images=images,
                             instances=[run.instance for run in mine] if several else None))  # fmt: skip
     return curves

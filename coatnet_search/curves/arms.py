@@ -51,15 +51,13 @@ def prior(nodes: Array, u: Array, v: Array, fade: float = 1.0) -> Array:
     along = [np.where(each > 0, -fade * np.expm1(-each / fade), each) for each in (u, v)]
     same = np.sign(u)[:, None] == np.sign(v)[None]
     steps = np.where(same, np.minimum(np.abs(u)[:, None], np.abs(v)[None]), 0.0)
-    together: Array = (
-        LEVEL + slopes**2 * np.outer(*along) + wanders**2 * wander_covariance(u, v) + walks**2 * steps
-    )
+    together: Array = LEVEL + slopes**2 * np.outer(*along) + wanders**2 * wander_covariance(u, v) + walks**2 * steps
     return together
 
 
 def depart(summary: Summary) -> Departures:
     """The unknowns of the study weighted by the likelihood of its points, the common curve left free at each size."""
-    arms, sizes = summary.z.shape
+    sizes = summary.z.shape[1]
     log_noise = summary.log_noise()
     kept = np.flatnonzero(log_noise > log_noise.max() - LEAST)
     nodes, chances = [], []
@@ -71,7 +69,7 @@ def depart(summary: Summary) -> Departures:
     alone = np.where(summary.present, summary.known, ABSENT)[:, :, None] * np.eye(sizes)
     base = prior(grid, summary.u, summary.u)
     covariance = base[:, None] + grid[:, 0, None, None, None] ** 2 * summary.noise + alone
-    precision = np.linalg.inv(covariance)
+    precision: Array = np.linalg.inv(covariance)
     logs = -0.5 * np.linalg.slogdet(covariance)[1].sum(axis=1)
     total = precision.sum(axis=1)
     middles = np.linalg.solve(total, np.einsum("hamn,an->hm", precision, summary.z)[:, :, None])[:, :, 0]
@@ -84,7 +82,7 @@ def depart(summary: Summary) -> Departures:
     weights = np.exp(logs[use] - logsumexp(logs[use]))
     centre = np.eye(sizes) - 1 / sizes
     middles = middles[use] @ centre
-    middle = weights @ middles
+    middle: Array = weights @ middles
     error = np.einsum("h,hmn->mn", weights, centre @ np.linalg.inv(total[use]) @ centre)
     error += (middles - middle).T @ ((middles - middle) * weights[:, None])
     return Departures(summary, np.log(weights), grid[use], precision[use], middle, error, evidence)
@@ -137,7 +135,9 @@ class Group:
             values, vectors = np.linalg.eigh((left + left.T) / 2)
             root = vectors * np.sqrt(np.maximum(values, 0.0))
             out[mine] = (
-                at_points[mine] + (target - centred[mine]) @ gain.T + rng.standard_normal((len(mine), len(own))) @ root.T
+                at_points[mine]
+                + (target - centred[mine]) @ gain.T
+                + rng.standard_normal((len(mine), len(own))) @ root.T
             )
         return out
 
@@ -154,7 +154,9 @@ class Group:
         drawn = rng.standard_normal((len(middle), arms, len(both))) @ root.T
         noise = hyper[0, 0] ** 2 * summary.noise + summary.known[:, :, None] * np.eye(sizes)
         noise_root = np.linalg.cholesky(noise + 1e-12 * np.eye(sizes))
-        seen = drawn[:, :, :sizes] + np.einsum("amn,dan->dam", noise_root, rng.standard_normal((len(middle), arms, sizes)))
+        seen = drawn[:, :, :sizes] + np.einsum(
+            "amn,dan->dam", noise_root, rng.standard_normal((len(middle), arms, sizes))
+        )
         missing = np.where(summary.present, summary.z - middle[:, None] - seen, 0.0)
         correction = np.einsum("amn,dan->dam", departures.precision[node], missing)
         across = prior(hyper, u_new, summary.u, fade)[0]
@@ -170,4 +172,3 @@ def fit_group(summary: Summary, form: str | None = None, seed: int = 0) -> Group
     seen = Seen(summary.u, departures.middle, np.diag(summary.common), departures.error, summary.log_common(),
                 crude_slope(summary.u, departures.middle))  # fmt: skip
     return Group(summary, infer(seen, form, seed), departures)
-

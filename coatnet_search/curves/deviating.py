@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from coatnet_search.curves.form import Array
@@ -32,8 +33,10 @@ class Suspect:
 
     def text(self, name: str) -> str:
         runs = "a single run" if self.count == 1 else f"all {self.count} runs"
-        return (f"{name}: {runs} at x = {self.x:g} (error {self.error:.3g}) fits no curve through the other points, which "
-                f"say {self.expected:.3g}: look at it; that it is odd has probability {self.probability:.2f}")  # fmt: skip
+        return (
+            f"{name}: {runs} at x = {self.x:g} (error {self.error:.3g}) fits no curve through the other points, which "
+            f"say {self.expected:.3g}: look at it; it is odd with probability {self.probability:.2f}"
+        )
 
     @property
     def jumped(self) -> float:
@@ -105,8 +108,8 @@ def _weighed(place: int, curve: Curve, points: Points, x: float, seed: int) -> S
                    bool(x >= points.x.max() * (1 - 1e-9)))  # fmt: skip
 
 
-def _of(values: tuple[str, ...] | None, kept: Array) -> tuple[str, ...] | None:
-    return None if values is None else tuple(values[i] for i in kept)
+def _of(values: tuple[str, ...] | None, kept: NDArray[np.intp]) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values[int(i)] for i in kept)
 
 
 def _evidence(logs: Array) -> float:

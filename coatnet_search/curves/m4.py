@@ -53,7 +53,9 @@ class M4(Form):
         return {"e": e, "e0": e + height, "a": a, "b": k * height ** (1 - a) * float(x_scale[0]) ** c, "c": c}
 
     def plausible(self, cube: Array) -> tuple[Array, Array]:
-        shape = np.stack([np.log(0.1 + 2.9 * cube[:, 2]), -6.0 + 11.0 * cube[:, 3], np.log(exponents(cube[:, 0]))], axis=1)
+        shape = np.stack(
+            [np.log(0.1 + 2.9 * cube[:, 2]), -6.0 + 11.0 * cube[:, 3], np.log(exponents(cube[:, 0]))], axis=1
+        )
         at_last = self.features(np.ones(1), shape)[:, 0, 1]
         floor = floors(cube[:, 1])
         return np.stack([floor, (1 - floor) / at_last], axis=1), shape

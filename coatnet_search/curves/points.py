@@ -31,8 +31,11 @@ class Points:
 def check_points(x: ArrayLike, error: ArrayLike, runs: Sequence[object] | None = None, name: str = "curve",
                  instances: Sequence[object] | None = None, images: int | None = None) -> Points:  # fmt: skip
     """The points in order of x; ``instances`` (by default the runs) name what stays with a run at all sizes, and of
-    ``images`` images none wrong counts as half a wrong one. Raises InputError for what no form can be fitted to: shapes that differ, numbers that
-    are not positive, a curve that diverged."""
+    ``images`` images none wrong counts as half a wrong one.
+
+    Raises InputError for what no form can be fitted to: shapes that differ, numbers that are not positive, a curve of
+    which one run diverged.
+    """
     x_array, y = _numbers(f"{name}: x", x), _numbers(f"{name}: error", _half_wrong(error, images))
     if y.ndim != 1 or x_array.ndim not in (1, 2) or len(x_array) != len(y):
         raise InputError(f"{name}: expected as many x as errors, got shapes {x_array.shape} and {y.shape}")
@@ -81,7 +84,9 @@ def _shape_of(name: str, x: Array, y: Array, labels: tuple[str, ...] | None) -> 
     sizes, means = means_by_size(x, np.log(y))
     rise = means - np.minimum.accumulate(means)
     worst = int(np.argmax(rise))
-    if rise[worst] > np.log(DIVERGED) and (x == sizes[worst]).sum() == 1:  # several runs show themselves how they differ
+    if (
+        rise[worst] > np.log(DIVERGED) and (x == sizes[worst]).sum() == 1
+    ):  # several runs show themselves how they differ
         raise InputError(
             f"{name}: diverged: the error at x = {sizes[worst]:g} is {np.exp(rise[worst]):.3g} times the smallest"
             " before it; leave the run out"

@@ -21,12 +21,14 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import logsumexp
 from scipy.stats import qmc
 
+from coatnet_search.core.errors import InputError
 from coatnet_search.curves import load_form
 from coatnet_search.curves.form import Array, Form
-from coatnet_search.core.errors import InputError
 
 SHARES: Mapping[str, float] = {"power": 0.2, "floor": 0.25, "shifted": 0.15, "saturating": 0.2, "broken": 0.2}
-NOISE = np.array([0.0003, 0.001, 0.003, 0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25, 0.5])  # sd of log error
+NOISE = np.array(
+    [0.0003, 0.001, 0.003, 0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25, 0.5]
+)  # sd of log error
 # sd of the deviation's slope one e-fold of x behind the last x and ahead of it, in the curve's slopes, with its share
 WANDER = np.array([(0.0, 0.0), (0.3, 0.1), (1.0, 0.4)])
 WANDER_SHARES = np.array([0.5, 0.2, 0.3])
@@ -53,7 +55,8 @@ class Seen:
 @dataclass(frozen=True)
 class Posterior:
     """Of each form its log evidence (with its share) and draws of its cube (N, d); ``triples`` (H, 3): noise, wander
-    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): the inverse covariance of z."""
+    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): the inverse covariance of
+    z."""
 
     seen: Seen
     forms: tuple[Form, ...]
@@ -206,7 +209,9 @@ def _step(logs: Array, most: float) -> float:
     return max(low, 1e-9)
 
 
-def trajectories(posterior: Posterior, u_new: Array, draws: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def trajectories(
+    posterior: Posterior, u_new: Array, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
     """Curves drawn from the posterior, each a whole curve: log error at u_new (draws, k) and at the points
     (draws, m), and the noise variance of each draw (draws,)."""
     seen = posterior.seen

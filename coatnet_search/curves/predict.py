@@ -1,8 +1,8 @@
 """The one predictive distribution: value, interval, order of curves, crossover and regret all come from its samples.
 
-The curves of a group are fitted together (``arms.py``), a curve alone by its own posterior (``posterior.py``). A draw is
-a state of the world: a whole curve for each arm, kept on a grid of log x, so that every call of ``predict`` reads the
-same draws. No draw is moved or widened afterwards.
+The curves of a group are fitted together (``arms.py``), a curve alone by its own posterior (``posterior.py``). A draw
+is a state of the world: a whole curve for each arm, kept on a grid of log x, so that every call of ``predict`` reads
+the same draws. No draw is moved or widened afterwards.
 """
 
 import functools
@@ -20,6 +20,8 @@ from coatnet_search.curves.fitting import FormFit, enough_sizes, fit_form
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.points import Points, check_points
 from coatnet_search.curves.summary import Curve, summarise
+
+Fitted = tuple[tuple[Group, ...], tuple[tuple[int, int], ...]]  # groups, and of each curve its group and place
 
 DRAWS = 2000
 NOTABLE = 0.1  # probability from which odd points are told, and the answer allows for them
@@ -42,13 +44,13 @@ class Prediction:
 @dataclass(frozen=True)
 class World:
     """What may be so of the points, with a share of all ``draws``: ``groups`` fitted, and of each curve its group and
-    its place there; ``jumps``: by curve, the size from which on it lies at a measured log error."""
+    its place there; ``jumps``: by curve, the size from which on it lies at a measured log error, with its sd."""
 
     groups: tuple[Group, ...]
     places: tuple[tuple[int, int], ...]
     draws: int
     seed: int
-    jumps: Mapping[int, tuple[float, float]]
+    jumps: Mapping[int, tuple[float, float, float]]
 
     def predict(self, x: Array) -> Array:
         """Draws of log error (draws, curves, len(x))."""
@@ -58,9 +60,10 @@ class World:
             u = np.log(x / self.groups[group].summary.x_last)
             values = _between(grid, drawn[:, arm], u)
             if curve in self.jumps:
-                size, level = self.jumps[curve]
+                size, level, sd = self.jumps[curve]
+                jumped = level + sd * np.random.default_rng([self.seed, 5, curve]).standard_normal((self.draws, 1))
                 there = _between(grid, drawn[:, arm], np.log(np.array([size]) / self.groups[group].summary.x_last))
-                values = values + np.where(x >= size * (1 - 1e-9), level - there, 0.0)
+                values = values + np.where(x >= size * (1 - 1e-9), jumped - there, 0.0)
             columns.append(values)
         return np.stack(columns, axis=1)
 
@@ -245,12 +248,19 @@ def _worlds(curves: Sequence[Curve], points: Sequence[Points], odd: Sequence[Sus
         left[one.curve] = without(curves[one.curve], points[one.curve], one.x)
     checked = [check_points(each.x, each.error, each.runs, each.name, each.instances, each.images) for each in left]
     fitted = _fitted(left, checked, form, seed)
-    jumps = {one.curve: (one.x, float(np.log(one.error))) for one in odd if one.last}
+    jumps = {one.curve: (one.x, float(np.log(one.error)), _sd(fitted, one, curves[one.curve].images))
+             for one in odd if one.last}  # fmt: skip
     return [usual, World(*fitted, int(counts[1]), seed + 1, {}), World(*fitted, int(counts[2]), seed + 2, jumps)]
 
 
-def _fitted(curves: Sequence[Curve], points: Sequence[Points], form: str | None,
-            seed: int) -> tuple[tuple[Group, ...], tuple[tuple[int, int], ...]]:  # fmt: skip
+def _sd(fitted: Fitted, odd: Suspect, images: int | None) -> float:
+    """Of the mean log error of odd points, by the noise of a run and the number of images."""
+    groups, places = fitted
+    noise = groups[places[odd.curve][0]].noise_variance
+    return float(np.sqrt((noise + ((1 - odd.error) / (odd.error * images) if images else 0.0)) / odd.count))
+
+
+def _fitted(curves: Sequence[Curve], points: Sequence[Points], form: str | None, seed: int) -> Fitted:
     keys = [curve.group if form is None else curve.name for curve in curves]
     members = {key: [i for i, other in enumerate(keys) if other == key] for key in dict.fromkeys(keys)}
     groups, places = [], {}

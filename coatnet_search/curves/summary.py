@@ -167,7 +167,9 @@ def shared_by_run(curves: Sequence[Points]) -> float:
     label and size, pooled over curves and drawn towards 0 where there are few labels. Where no table has two labels at
     two sizes the share is taken for a half: points of a run are known not to be independent, and nothing says how
     much."""
-    squares = np.array([_mean_squares(each) for each in curves if each.instances is not None]).reshape(-1, 4).sum(axis=0)
+    squares = (
+        np.array([_mean_squares(each) for each in curves if each.instances is not None]).reshape(-1, 4).sum(axis=0)
+    )
     between, within, freedom, rest = squares
     if not freedom:
         return 0.5

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from coatnet_search.analysis.tuning import TUNE
 from coatnet_search.core.errors import InputError
-from coatnet_search.curves.next_run import Answer, Beliefs, Run
+from coatnet_search.curves.arm_runs import Run
+from coatnet_search.curves.next_run import Answer, Beliefs
 from coatnet_search.record.trial import TERMINAL, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.sections import SettleSpec
