@@ -1,8 +1,9 @@
 """Turns training runs into the curves of their arms: the one way for ``scaling``, ``choose`` and ``settle``.
 
 An arm is what may be chosen: a layout at a size, or a network of timm. All its networks (instances) belong to one
-curve, where they differ by what stays with them at all sizes. Layouts are trained alike on the same images and are one
-group; a network of timm stands alone. Runs of equal seed and draw are paired.
+curve, where they differ by what stays with them at all sizes. Where an arm has one network, its runs of a seed and draw are
+paired with the other arms'. Layouts are trained alike on the same images and are one
+group; a network of timm stands alone.
 """
 
 from collections.abc import Sequence
@@ -59,7 +60,7 @@ def curves_of(runs: Sequence[Run], images: int | None = None) -> list[Curve]:
         mine = sorted((run for run in runs if run.arm == arm and usable(run, images)),
                       key=lambda run: (run.num_images, str(run.instance), run.seed))  # fmt: skip
         several = len({run.instance for run in mine}) > 1
-        labels = [f"{run.seed} {run.instance}" if several else str(run.seed) for run in mine]
+        labels = [f"{arm} {run.instance} {run.seed}" if several else str(run.seed) for run in mine]
         errors = [with_logarithm(run, images).error or 0.0 for run in mine]
         curves.append(Curve(arm_name(arm), [run.num_images for run in mine], errors, labels,
                             group=arm[0] if arm[0].startswith(PEER) else "layouts", images=images,

@@ -24,9 +24,13 @@ from coatnet_search.curves.summary import Summary, alone, crude_slope
 SLOPES = (0.0, 0.01, 0.03, 0.1, 0.3)
 WANDERS = (0.0, 0.03, 0.1, 0.3)
 WALKS = (0.0, 0.03, 0.1, 0.3)
-FADES = (1.0, 2.0, 5.0)  # e-folds of x over which a slope of its own fades beyond the last size, each as likely
+FADES = (1.0, 2.0, 5.0, 20.0)  # e-folds of x over which a slope of its own fades beyond the last size, each as likely:
+# from soon to hardly ever
 LEVEL = 9.0  # variance of an arm's level: flat for all purposes
 ABSENT = 1e6  # variance of what was not measured
+LEAST_OWN = (
+    0.003  # sd of log error by which two trainings differ at least, however alike the curves look: an assumption
+)
 LEAST = 12.0  # log weight below the heaviest node's at which nodes are left out
 
 
@@ -59,6 +63,7 @@ def depart(summary: Summary) -> Departures:
     """The unknowns of the study weighted by the likelihood of its points, the common curve left free at each size."""
     sizes = summary.z.shape[1]
     log_noise = summary.log_noise()
+    log_noise = np.where(NOISE < LEAST_OWN, -np.inf, log_noise)
     kept = np.flatnonzero(log_noise > log_noise.max() - LEAST)
     nodes, chances = [], []
     for i in kept:
@@ -69,7 +74,7 @@ def depart(summary: Summary) -> Departures:
     alone = np.where(summary.present, summary.known, ABSENT)[:, :, None] * np.eye(sizes)
     base = prior(grid, summary.u, summary.u)
     covariance = base[:, None] + grid[:, 0, None, None, None] ** 2 * summary.noise + alone
-    precision: Array = np.linalg.inv(covariance)
+    precision = np.linalg.inv(covariance).astype(np.float64)
     logs = -0.5 * np.linalg.slogdet(covariance)[1].sum(axis=1)
     total = precision.sum(axis=1)
     middles = np.linalg.solve(total, np.einsum("hamn,an->hm", precision, summary.z)[:, :, None])[:, :, 0]

@@ -157,7 +157,8 @@ class Fit:
     @property
     def warnings(self) -> list[str]:
         """What is odd about the points: not monotone, duplicate x, a run that fits no curve."""
-        return list(self.fits.warnings)
+        start = f"{self.fits.names[self.place]}: "
+        return [text.removeprefix(start) for text in self.fits.warnings if text.startswith(start)]
 
     @property
     def weights(self) -> dict[str, float]:

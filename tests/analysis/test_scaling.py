@@ -272,7 +272,7 @@ def test_a_regime_above_all_others_holds_nothing_out():
 def test_layout_effect_and_spread_of_instances_are_told_apart() -> None:
     scaling = fit_scaling(world(CROSSING, instances=3))
 
-    assert scaling.arms == ("C-C-C-C", "C-T-T-T") and [len(one) for one in scaling.members] == [3, 3]
+    assert scaling.arms == ("C-C-C-C", "C-T-T-T") and scaling.fits.names == ("C-C-C-C x1", "C-T-T-T x1")
     assert scaling.instances["log_sd"].to_numpy() == pytest.approx([0.05, 0.05], rel=0.2)
 
 
