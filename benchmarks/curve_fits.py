@@ -159,7 +159,11 @@ def decisions(path: Path, every: int) -> pd.DataFrame:
         labels = [f"seed {i}" for i in range(seeds)] * len(x)
         given = [Curve(arm, np.repeat(x, seeds), np.maximum(each, 1e-3).ravel(), labels)
                  for arm, each in zip(arms, errors, strict=True)]  # fmt: skip
-        samples = fit_curves(given).predict([top], beyond=True)[:, :, 0]
+        try:
+            samples = fit_curves(given).predict([top], beyond=True)[:, :, 0]
+        except ValueError as error:
+            print(f"# refused, not in the table: {error}")
+            continue
         low, high = np.quantile(samples, [0.05, 0.95], axis=0)
         a, b = np.triu_indices(len(truth), 1)
         a, b = a[truth[a] != truth[b]], b[truth[a] != truth[b]]

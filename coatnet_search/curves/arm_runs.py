@@ -1,9 +1,9 @@
 """Turns training runs into the curves of their arms: the one way for ``scaling``, ``choose`` and ``settle``.
 
 An arm is what may be chosen: a layout at a size, or a network of timm. All its networks (instances) belong to one
-curve, where they differ by what stays with them at all sizes. Where an arm has one network, its runs of a seed and draw are
-paired with the other arms'. Layouts are trained alike on the same images and are one
-group; a network of timm stands alone.
+curve, where they differ by what stays with them at all sizes. Where an arm has one network, its runs of a seed and
+draw are paired with the other arms'. Layouts are trained alike on the same images and are one group; a network of timm
+stands alone.
 """
 
 from collections.abc import Sequence

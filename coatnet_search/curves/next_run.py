@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 MIN_SIZES = 3  # data sizes of an arm before anything is predicted: two say nothing about how a curve bends
 PRIOR_FREEDOM = 4.0  # repeats that the first guess of the variances is worth
-SURE = 3.0  # standard errors under which a correlation over the draws is taken for chance
+SURE = 4.0  # standard errors under which a correlation over the draws is taken for chance
 CLIP = 0.005  # share of draws at each end that are moved to the edge: means of errors are not to hang on a few
 BATCHES = (1, 2, 4)  # repeats that are valued together: one noisy run alone often changes no choice
 _Z = np.linspace(-8.0, 8.0, 1601)
@@ -108,7 +108,8 @@ class Beliefs:
         self._place = {size: place for place, size in enumerate(sizes)}
         self._samples = fits.predict(sizes, beyond=True)
         self._log = np.log(self._samples)
-        chosen = [self.fitted.index(arm) for arm in self.choices if arm in self.fitted]
+        self.choices_fitted = [arm for arm in self.choices if arm in self.fitted]
+        chosen = [self.fitted.index(arm) for arm in self.choices_fitted]
         self._worth = self._samples[:, chosen, self._place[self.target]]
         self.seed_variance, self.instance_variance = _variances(self.known, fits.noise_sd)
 
@@ -182,21 +183,33 @@ class Beliefs:
         return run.arm, run.num_images, run.instance if seen else None
 
     def _drops(self, kinds: Sequence[tuple[Arm, int, str | int | None]]) -> list[tuple[float, ...]]:
-        """The expected drop of regret after 1, 2, 4 runs of each kind."""
+        """The expected drop of regret after 1, 2, 4 runs of each kind: by themselves, or as their half of what
+        they tell together with as many of the strongest other arm at the same data size, where what both arms have in
+        common drops out. Worths are taken beside the best arm's: only differences change a choice."""
         worth = np.clip(self._worth, *np.quantile(self._worth, [CLIP, 1 - CLIP], axis=0))
-        means, spread = worth.mean(axis=0), worth.std(axis=0)
+        means = worth.mean(axis=0)
+        order = [self.choices_fitted[i] for i in np.argsort(means)]
+        gaps = worth - means - (worth - means)[:, [int(means.argmin())]]
         found = []
         for arm, num_images, instance in kinds:
             effect, variance = self._instance(arm, instance)
-            shown = self._log[:, self.fitted.index(arm), self._place[float(num_images)]] + effect
-            shown = np.clip(shown, *np.quantile(shown, [CLIP, 1 - CLIP]))
-            shown = shown - shown.mean()
-            together = shown @ (worth - means) / len(shown)  # (choices,)
-            chance = np.abs(together) < SURE / math.sqrt(len(shown)) * spread * shown.std()
-            together = np.where(chance, 0.0, together)
-            sds = [math.sqrt(float(shown.var()) + variance / count) for count in BATCHES]
-            found.append(tuple(_drop(means, together / sd) for sd in sds))
+            shown = self._log_at(arm, num_images) + effect
+            values = [_after(means, gaps, shown, variance / count) for count in BATCHES]
+            rival = next((other for other in order if other != arm), None)
+            if rival is not None:
+                apart = shown - self._log_at(rival, num_images)
+                more = variance + self.seed_variance + self.instance_variance
+                both = [_after(means, gaps, apart, more / count) for count in BATCHES]
+                alone = [_after(means, gaps, self._log_at(rival, num_images), (more - variance) / count)
+                         for count in BATCHES]  # fmt: skip
+                values = [max(one, min(two / 2, two - other))
+                          for one, two, other in zip(values, both, alone, strict=True)]  # fmt: skip
+            found.append(tuple(values))
         return found
+
+    def _log_at(self, arm: Arm, num_images: int) -> Array:
+        values: Array = self._log[:, self.fitted.index(arm), self._place[float(num_images)]]
+        return values
 
     def _instance(self, arm: Arm, instance: str | int | None) -> tuple[Array | float, float]:
         """What is believed of an instance's own effect on log error: its mean in each draw, (draws,), and the variance
@@ -209,6 +222,16 @@ class Beliefs:
         residuals = (logs - self._log[:, self.fitted.index(arm)][:, places]).sum(axis=1)
         precision = len(runs) / self.seed_variance + 1 / self.instance_variance
         return residuals / self.seed_variance / precision, 1 / precision + self.seed_variance
+
+
+def _after(means: Array, gaps: Array, shown: Array, variance: float) -> float:
+    """What a result is worth that is ``shown`` (draws,) but for noise of this variance."""
+    shown = np.clip(shown, *np.quantile(shown, [CLIP, 1 - CLIP]))
+    shown = shown - shown.mean()
+    together = shown @ gaps / len(shown)  # (choices,)
+    chance = np.abs(together) < SURE / math.sqrt(len(shown)) * gaps.std(axis=0) * shown.std()
+    together = np.where(chance, 0.0, together)
+    return _drop(means, together / math.sqrt(float(shown.var()) + variance))
 
 
 def _drop(means: Array, slopes: Array) -> float:

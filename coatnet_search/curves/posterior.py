@@ -25,7 +25,8 @@ from coatnet_search.core.errors import InputError
 from coatnet_search.curves import load_form
 from coatnet_search.curves.form import Array, Form
 
-# The forms before any point is seen. An assumption: none is rare, and one curve in five has a break, in what is seen or ahead.
+# The forms before any point is seen: an assumption. None is rare; one curve in five has a break, in what is seen or
+# ahead.
 SHARES: Mapping[str, float] = {"power": 0.2, "floor": 0.25, "shifted": 0.15, "saturating": 0.2, "broken": 0.2}
 NOISE = np.array(
     [0.0003, 0.001, 0.003, 0.006, 0.01, 0.016, 0.025, 0.04, 0.065, 0.1, 0.16, 0.25, 0.5]
@@ -59,8 +60,8 @@ class Seen:
 @dataclass(frozen=True)
 class Posterior:
     """Of each form its log evidence (with its share) and draws of its cube (N, d); ``triples`` (H, 3): noise, wander
-    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): inverse covariances of
-    z."""
+    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): inverse covariances
+    of z."""
 
     seen: Seen
     forms: tuple[Form, ...]
