@@ -1,4 +1,4 @@
-"""Networks of timm beside our own: built for a study's data, counted, with weights that are on this machine or none."""
+"""Networks of timm as peers of ours: built for a study's data, counted, with weights that are on this machine."""
 
 import difflib
 import functools
@@ -13,6 +13,7 @@ from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.cost import Count, count_module
 from coatnet_search.architecture.peer_spec import PeerSpec
 from coatnet_search.core.canonical import Scalar
@@ -78,11 +79,11 @@ class Peer:
 def create(name: str, image_size: int, **options: Any) -> nn.Module:
     """timm's network for images of this size, whether or not its size is fixed when it is built."""
     try:
-        return timm.create_model(name, img_size=image_size, **options)
+        return sampled_first(timm.create_model(name, img_size=image_size, **options))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(name, **options)  # a network that takes any size has no such option
+        return sampled_first(timm.create_model(name, **options))  # a network that takes any size has no such option
 
 
 def check_name(name: str) -> None:

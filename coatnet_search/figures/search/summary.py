@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analysis.choose import Choice, choose
+from coatnet_search.analysis.failures_by_layout import failing_layouts
 from coatnet_search.analysis.frame import VALUES, accuracies, complete, numbers, searched
 from coatnet_search.analysis.front import (
     SEPARATE_FRONTS,
@@ -40,9 +41,10 @@ def summarize(
     """Everything that a report says, ready for JSON (no NaN; a missing number is None).
 
     ``note`` is what the data set says of itself (``Data.note``); ``num_val`` the number of validation images. Keys:
-    study, question, objectives, answer (sentences), notices, supernet, audit, budget, columns, front, layouts, chosen,
-    cost, failures, trials. Works for a record without any trial. Trainings for an audit count as cost and failures
-    alone; ``audit``: what ``audit_section`` found of a study with inherited scores (asked where it is not given).
+    study, question, objectives, failing and answer (sentences, in this order), notices, supernet, audit, budget,
+    columns, front, layouts, chosen, cost, failures, trials. Works for a record without any trial. Trainings for an
+    audit count as cost and failures alone; ``audit``: what ``audit_section`` found of a study with inherited scores
+    (asked where it is not given).
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
     audit = audit or audit_section(frame, study)
@@ -56,6 +58,7 @@ def summarize(
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
+        "failing": failing_layouts(frame),
         "answer": answer(frame, objectives, num_val),
         "notices": [
             *_audited(audit),
@@ -210,7 +213,9 @@ def summary_markdown(
     ``verdicts``: the sentences of a scaling study's answers.
     """
     data = summarize(frame, study, choices, num_val, note, audit=audit)
-    lines = [f"## {_markdown(data['question'])}", "", *(f"{_markdown(text)}" for text in data["answer"]), ""]
+    lines = [f"## {_markdown(data['question'])}", ""]
+    lines += [f"**{_markdown(text)}**\n" for text in data["failing"]]
+    lines += [*(f"{_markdown(text)}" for text in data["answer"]), ""]
     lines += [f"> {_markdown(text)}\n" for text in data["notices"]]
     lines += ["### Scaling", "", *(f"- {_markdown(text)}" for text in verdicts), ""] if verdicts else []
     if data["audit"] and data["audit"]["sentences"]:
