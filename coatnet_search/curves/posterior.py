@@ -60,8 +60,8 @@ class Seen:
 @dataclass(frozen=True)
 class Posterior:
     """Of each form its log evidence (with its share) and draws of its cube (N, d); ``triples`` (H, 3): noise, wander
-    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): inverse covariances
-    of z."""
+    behind and ahead, of log prior ``log_prior`` (H,), with the determinant; ``precision`` (H, m * m): the inverse
+    covariance of z."""
 
     seen: Seen
     forms: tuple[Form, ...]
