@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from coatnet_search.curves.form import Array
-from coatnet_search.curves.posterior import NOISE, Posterior, Seen, infer, trajectories, wander_covariance
+from coatnet_search.curves.posterior import COMMON, NOISE, Posterior, Seen, infer, trajectories, wander_covariance
 from coatnet_search.curves.summary import Summary, alone, crude_slope
 
 # sd between arms of slopes, of their change and of steps, each after one e-fold of x: even on this grid
@@ -176,4 +176,4 @@ def fit_group(summary: Summary, form: str | None = None, seed: int = 0) -> Group
     departures = depart(summary)
     seen = Seen(summary.u, departures.middle, np.diag(summary.common), departures.error, summary.log_common(),
                 crude_slope(summary.u, departures.middle))  # fmt: skip
-    return Group(summary, infer(seen, form, seed), departures)
+    return Group(summary, infer(seen, form, seed, COMMON), departures)
