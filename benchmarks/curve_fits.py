@@ -6,7 +6,8 @@
     python benchmarks/curve_fits.py --published development.csv --every 4
     python benchmarks/curve_fits.py --chinchilla chinchilla_points.csv
 
-What each constant of the prediction was chosen on stands beside it (``curves/posterior.py``, ``curves/arms.py``). Errors are of log error or log loss.
+What each constant of the prediction was chosen on stands beside it (``curves/posterior.py``, ``curves/arms.py``).
+Errors are of log error or log loss.
 
 --simulated: six sizes over a factor of 32, log-normal noise. ``inside`` is the share of truths in the 90 % interval at
 2, 4, 8 and 16 times the last size; ``width`` that of the interval of the log, beside that of a fit of the form that the

@@ -126,8 +126,8 @@ def log_value(form: Form, u: Array, cube: Array) -> Array:
 
 
 def infer(seen: Seen, form: str | None = None, seed: int = 0, wander: Array = ALONE) -> Posterior:
-    """The posterior over all forms, or of one; ``wander``: shares of ``WANDER``. Raises InputError for a form that has no
-    curves of one variable."""
+    """The posterior over all forms, or of one; ``wander``: shares of ``WANDER``. Raises InputError for a form that has
+    no curves of one variable."""
     shares = SHARES if form is None else {form: 1.0}
     forms = tuple(load_form(name) for name in shares)
     for law in forms:
