@@ -24,8 +24,9 @@ from coatnet_search.curves.summary import Summary, alone, crude_slope
 SLOPES = (0.0, 0.01, 0.03, 0.1, 0.3)
 WANDERS = (0.0, 0.03, 0.1, 0.3)
 WALKS = (0.0, 0.03, 0.1, 0.3)
-FADES = (1.0, 2.0, 5.0, 20.0)  # e-folds of x over which a slope of its own fades beyond the last size, each as likely:
-# from soon to hardly ever
+# e-folds of x over which a slope of its own fades beyond the last size, each as likely: from soon to hardly ever. An
+# assumption; others were compared on the decisions of benchmarks/curve_fits.py, whose best ones were not taken
+FADES = (1.0, 2.0, 5.0, 20.0)
 LEVEL = 9.0  # variance of an arm's level: flat for all purposes
 ABSENT = 1e6  # variance of what was not measured
 LEAST_OWN = (
