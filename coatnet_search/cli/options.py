@@ -140,6 +140,10 @@ def _scaling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most-images", metavar="N", type=positive, help="with --compute: the images that there are")
     parser.add_argument("--up-to", metavar="N", type=positive, help="fit on regimes of at most so many images and "
                         "predict the larger ones")  # fmt: skip
+    parser.add_argument("--register", metavar="FILE", type=Path, help="write what is predicted at --at-data to a "
+                        "file with its hash, before those runs exist")  # fmt: skip
+    parser.add_argument("--score", metavar="FILE", type=Path, help="score a registered forecast by the runs that were "
+                        "made since")  # fmt: skip
     parser.add_argument("--form", metavar="F", help="one form of scaling law in place of the default's average")
     parser.add_argument("--beyond", action="store_true", help="predict beyond the calibrated distance too")
     _json(parser)
