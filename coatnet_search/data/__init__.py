@@ -1,4 +1,4 @@
-"""PLUGIN images in: data sets, index, splits, augmentation, batches. A data set is a file in ``sources`` and a line here.
+"""PLUGIN images in: data sets, index, splits, batches. A data set is a file in ``sources`` and a line here.
 
 A data set's module defines ``open_source(spec) -> Source``, its training split (see ``source.py``): labels, class
 names, and images as encoded files or as an array; and ``open_test(spec, class_names)``, the same of its test split, or
