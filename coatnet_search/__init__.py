@@ -35,6 +35,7 @@ _HOME = {
     "Problem": "strategies.problem",
     "make_strategy": "strategies",
     # answers
+    "network_front": "analysis.front",
     "pareto_front": "analysis.front",
     "choose": "analysis.choose",
     "fit_curve": "curves.predict",

@@ -91,6 +91,8 @@ class Site:
         study = _study(path / "study.yaml", (path / "study.yaml").stat().st_mtime_ns)
         follower = _follower(str(path))
         record = complete(follower.frame(), study["objectives"])
+        data = study.get("data_summary") or {}
+        record.attrs |= {name: data[name] for name in ("num_val", "num_classes") if data.get(name)}
         audit = _audit(str(path), follower.version, record, study) if is_inherited(study) else None
         frame = searched(audit.frame) if audit else record
         return Run(name=name, path=path, study=study, frame=frame, record=record, version=follower.version,

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from coatnet_search.analysis.scaling_runs import check_schedules, scaling_runs, schedule_change
+from coatnet_search.analysis.too_short import too_short
 from coatnet_search.analysis.tuning import SWEEP_COLUMNS, sweeps
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import TRAINING
@@ -211,19 +212,8 @@ class Scaling:
 
     @functools.cached_property
     def too_short(self) -> pd.DataFrame:
-        """Points whose error fell by more than one standard error when their schedule was doubled: ``arm``,
-        ``num_images``, ``error``, ``doubled_error``, ``standard_error`` (seeds and validation images together)."""
-        noise = self.noise.set_index("num_images")
-        rows = []
-        keys = ["arm", "instance", "num_images", "seed", "draw"]
-        both = self.doubled.merge(self.runs, on=keys, suffixes=("_doubled", "")).to_dict("records")
-        for one in both:
-            parts = noise.loc[one["num_images"], ["seed_sd", "binomial_sd"]].to_numpy(dtype=float)
-            standard = math.sqrt(float(np.nansum(parts**2)))
-            if abs(one["error"] - one["error_doubled"]) > standard > 0:
-                rows.append({"arm": one["arm"], "num_images": int(one["num_images"]), "error": one["error"],
-                             "doubled_error": one["error_doubled"], "standard_error": standard})  # fmt: skip
-        return pd.DataFrame(rows, columns=["arm", "num_images", "error", "doubled_error", "standard_error"])
+        """Points whose error fell by more than noise when their schedule was doubled: see ``too_short``."""
+        return too_short(self.runs, self.doubled, self.noise)
 
     def tuning(self, study: Mapping[str, Any]) -> pd.DataFrame:
         """What the study's sweeps found: see ``tuning.sweeps``; empty where nothing was tuned."""

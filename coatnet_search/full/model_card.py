@@ -6,6 +6,7 @@ from typing import Any
 from coatnet_search.core.document import one_line
 from coatnet_search.core.quantities import never_recognised, show
 from coatnet_search.full.bundle import Bundle, Sight
+from coatnet_search.full.scores import single_seeds
 
 SPLITS = {"val": "validation", "test": "test"}
 
@@ -84,7 +85,10 @@ def _measures(about: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     if len(seeds) > 1:
-        over = f"Means over {len(seeds)} seeds, Student's t intervals; the weights here are seed {seeds[0]['seed']}'s."
+        alone = single_seeds([row["val"]["top1"] for row in seeds if "val" in row])
+        over = (f"Means over {len(seeds)} seeds, with intervals of what seeds and images leave open"
+                f"{f' (validation, each seed: {alone})' if alone else ''}; the weights here are seed "
+                f"{seeds[0]['seed']}'s.")  # fmt: skip
     else:
         over = "One seed; the interval (Wilson, 95 %) is that of the number of images alone."
     head = ("| split | images | top-1 (95 %) | balanced accuracy | top-5 | loss | calibration error |\n"

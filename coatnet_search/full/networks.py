@@ -200,7 +200,7 @@ def _promise(name: str) -> dict[str, Any]:
     """What the search that found an architecture says of it."""
     if Path(name).suffix in (".yaml", ".yml"):
         found = read_document(Path(name)).value
-        wanted = ("study", "trial", "metrics", "budget")
+        wanted = ("study", "trial", "metrics", "budget", "rank", "objective")
         told = {key: found[key] for key in wanted if "metrics" in found and found.get(key) is not None}
         return {**told, **_images(found["arch"])} if told and isinstance(found.get("arch"), dict) else told
     run, colon, wanted_id = name.rpartition(":")

@@ -44,6 +44,7 @@ from coatnet_search.training.scoring import StepGuard
 
 PLAN, ROWS, RAW, RESULT, CLASSES = "plan.yaml", "train.jsonl", "raw.safetensors", "result.json", "classes.csv"
 CONFUSION = "confusion.csv"
+FRACTIONS = ("top1", "top5")  # shares of images, whose binomial part is known
 SCORED = ("top1", "top5", "loss", "calibration_error", "balanced_accuracy")  # what is averaged over seeds
 SHOWN_CLASSES = 12  # a table of more is not read: up to so many, the matrix of confusions is in the result and the card
 SLOW_LOADER = 1.25  # a loader that could give less than this many times what is trained holds training up
@@ -255,7 +256,8 @@ def _result(
     count = plan.network.at(plan.last.image_size).count
     splits = [split for split in ("val", "test", "raw_val", "raw_test") if split in seeds[0]]
     most = {"loss": math.inf}
-    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds], most=most.get(name, 1.0))
+    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds], most=most.get(name, 1.0),
+                                           num_images=seeds[0][split]["num_images"] if name in FRACTIONS else None)
              for split in splits for name in SCORED}  # fmt: skip
     return {
         "schema": 1, "plan": plan.id, "name": plan.network.name,
@@ -293,8 +295,10 @@ def against(promise: Mapping[str, Any], means: Mapping[str, Any], data: Data) ->
     if told is None:
         return None
     obtained = means["val_top1"]["mean"]
+    objective = promise.get("objective") or "error"
     found = {"search_val_top1": told, "search_budget": promise.get("budget"), "obtained_val_top1": obtained,
-             "gain": obtained - told}  # fmt: skip
+             "gain": obtained - told, "search_rank": promise.get("rank"), "search_objective": objective,
+             "search_value": metrics.get(objective, 1 - told if objective == "error" else None)}  # fmt: skip
     if metrics.get("predicted_images") == num_train:  # a curve's answer is for one amount of data
         low, high = 1 - metrics["predicted_high"], 1 - metrics["predicted_low"]
         found |= {"predicted_val_top1": 1 - metrics["predicted_error"], "predicted_low": low, "predicted_high": high,

@@ -254,7 +254,8 @@ def read_record(run: str | Path) -> pd.DataFrame:
     val_top5, val_loss, error, train_loss, train_top1, throughput_images_per_s and its _spread, then all others by name;
     the budget: epochs, num_images, image_size, seed, draw; epoch (the last that was reported), device, failure_kind,
     failure_message, wall_s and other timings in seconds, origin, started_at, ended_at (UTC), curve (list of dicts, one
-    an epoch), arch (dict), attributes (dict). ``attrs`` has ``run`` and ``study`` (its name).
+    an epoch), arch (dict), attributes (dict). ``attrs`` has ``run``, ``study`` (its name) and,
+    where they are known, ``num_val`` (validation images) and ``num_classes``.
 
     Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions.
     """
@@ -264,6 +265,10 @@ def read_record(run: str | Path) -> pd.DataFrame:
 
 
 def named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The frame with ``attrs`` that say which record it is of."""
-    frame.attrs.update(run=str(path.parent), study=study_of(path).get("name") or path.parent.name)
+    """The frame with ``attrs`` that say which record it is of, on how many validation images it was scored, and among
+    how many classes."""
+    study = study_of(path)
+    frame.attrs.update(run=str(path.parent), study=study.get("name") or path.parent.name)
+    data = study.get("data_summary") or {}
+    frame.attrs.update({name: data[name] for name in ("num_val", "num_classes") if data.get(name)})
     return frame

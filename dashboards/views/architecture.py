@@ -9,7 +9,7 @@ import streamlit as st
 import yaml
 
 from coatnet_search.analysis.frame import complete, numbers
-from coatnet_search.analysis.front import pareto_front
+from coatnet_search.analysis.front import network_front
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import cost
 from coatnet_search.architecture.family import known_names, named_arch
@@ -36,7 +36,7 @@ class Network:
 
 def main(site: Site, run: Run) -> None:
     st.title("Architecture")
-    front = pareto_front(run.frame, run.objectives)
+    front = network_front(run.frame, run.objectives)
     own = [number for number, arch in zip(front["number"], front["arch"], strict=True) if isinstance(arch, Mapping)]
     asked = st.text_input(
         f"up to {MOST} networks, with commas between: trials of this study by number or architecture, or names such as "

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from coatnet_search.analysis.choose import Choice, choose
-from coatnet_search.cli.commands.records import metric_columns, run_record
+from coatnet_search.cli.commands.records import run_record
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import heading
 from coatnet_search.core.screen import Screen
@@ -12,7 +12,7 @@ from coatnet_search.figures.audit.summary import AuditSection, audit_section, sp
 from coatnet_search.figures.insights.summary import insights
 from coatnet_search.figures.report import write_report
 from coatnet_search.figures.scaling.summary import Section, scaling_section
-from coatnet_search.figures.search.summary import summarize, summary_markdown
+from coatnet_search.figures.search.summary import shown_columns, shown_network, summarize, summary_markdown
 from coatnet_search.record.journal import uncollected
 
 
@@ -47,7 +47,8 @@ def _report(given: argparse.Namespace) -> int:
         screen.say(text)
     if found["front"]:
         screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture",
-                      **metric_columns(found["columns"])}, found["front"])  # fmt: skip
+                      **shown_columns(found["columns"], found["front"])},
+                     [shown_network(row, found["columns"]) for row in found["front"]])  # fmt: skip
     if found["failures"]:
         screen.table({"kind": "cause", "count": "trials", "message": "the first says"}, found["failures"])
     lines = [{"what": line["what"], "planned": line["shown"][0], "used": line["shown"][1]}

@@ -18,6 +18,7 @@ from coatnet_search.full.compare import budget_words
 from coatnet_search.full.model_card import unrecognised
 from coatnet_search.full.networks import find_network
 from coatnet_search.full.plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
+from coatnet_search.full.scores import single_seeds
 from coatnet_search.full.train import (
     CLASSES,
     CONFUSION,
@@ -151,7 +152,10 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
     seeds = result["seeds"]
     screen.table(COLUMNS, [_line(split, result) for split in TITLES if split in seeds[0]])
     if len(seeds) > 1:
-        screen.say(f"means over {len(seeds)} seeds, intervals of these means (Student's t)")
+        screen.say(f"means over {len(seeds)} seeds; intervals are of these means, with what the images leave open")
+    for split, title in TITLES.items():
+        if split in seeds[0] and (alone := single_seeds([row[split]["top1"] for row in seeds])):
+            screen.say(f"{title}, each seed: {alone}; two seeds say little of seeds")
     for text in unrecognised(result):
         screen.warn(f"{text}; {CLASSES} and {CONFUSION} have the numbers, --set class_balance=sampling trains for it")
     if result["test_note"]:
