@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_imports_no_torch_timm_or_ray() -> None:
     code = (
-        "import sys; from coatnet_search.cli import main; code = main(['--help']);"
+        "import sys; from coatnet_search.cli.main import main; code = main(['--help']);"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr); sys.exit(code)"
     )
 

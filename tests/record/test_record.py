@@ -294,7 +294,7 @@ def test_a_record_of_a_newer_schema_is_refused_with_the_version_it_needs(
 
 
 def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(tmp_path: Path) -> None:
-    code = "import sys; from coatnet_search.record import driver_lock\nwith driver_lock(sys.argv[1]): pass"
+    code = "import sys; from coatnet_search.record.journal import driver_lock\nwith driver_lock(sys.argv[1]): pass"
 
     with driver_lock(tmp_path):
         second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
@@ -308,7 +308,7 @@ def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(tmp_path:
 def test_the_lock_of_a_killed_driver_is_recovered(tmp_path: Path) -> None:
     code = """
     import os, signal, sys
-    from coatnet_search.record import driver_lock
+    from coatnet_search.record.journal import driver_lock
     with driver_lock(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     """
