@@ -42,7 +42,7 @@ _HOME = {
     "fit_curves": "curves.predict",
     "fit_form": "curves.fitting",
     "Curve": "curves.summary",
-    "Run": "curves.next_run",
+    "Run": "curves.arm_runs",
     "rank_runs": "curves.next_run",
     "settled": "curves.next_run",
 }

@@ -30,7 +30,7 @@ from coatnet_search.figures.scaling.pictures import write_scaling_pictures
 from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
 from coatnet_search.figures.search import figures
 from coatnet_search.figures.search.pictures import write_pictures
-from coatnet_search.figures.search.summary import duration, summarize, write_csv
+from coatnet_search.figures.search.summary import duration, summarize, write_trials
 from coatnet_search.figures.supernet import figures as supernet_figures
 
 NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
@@ -61,7 +61,7 @@ def write_report(
     frame = with_num_val(complete(audit.audited_record.frame if audit else frame, objectives), num_val)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
-    write_csv(frame, run / "trials.csv")
+    write_trials(frame, run / "trials.csv")
     section = section or scaling_section(frame, study, num_val)
     if section and section.scaling:
         write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")

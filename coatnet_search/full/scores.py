@@ -5,7 +5,7 @@ Shapes: B images a batch, K classes, N bins of confidence.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,7 +27,9 @@ class Scores:
     """Fractions in 0..1; ``top1_low`` and ``top1_high`` bound the 95 % interval (Wilson) that ``num_images`` give.
 
     ``calibration_error``: the expected one, the mean distance between confidence and accuracy over 15 bins.
-    ``classes``: a row a class with its images, how many were right, and the class that it is most often taken for.
+    ``balanced_accuracy``: the mean of the classes' own accuracies, over those that have images; ``never_recognised``:
+    the names of those of which no image was right. ``classes``: a row a class with its images, how many were right, and
+    the class that it is most often taken for. ``confusion``: (true class, predicted one) -> images.
     """
 
     num_images: int
@@ -37,7 +39,10 @@ class Scores:
     top5: float
     loss: float
     calibration_error: float
+    balanced_accuracy: float
+    never_recognised: Sequence[str]
     classes: Sequence[dict[str, Any]]
+    confusion: Mapping[tuple[str, str], int]
 
 
 @torch.inference_mode()
@@ -68,12 +73,24 @@ def score(
         mistakes.update(zip(labels[~right].tolist(), best[~right, 0].tolist(), strict=True))
         _add_bins(bins, logits, right, loss)
     count, correct = (int(number) for number in counts.sum(1))
+    per_class = _per_class(counts, mistakes, class_names)
+    shares = [row["top1"] for row in per_class if row["images"]]
     low, high = wilson(np.asarray([correct / count]), count)
     return Scores(
         num_images=count, top1=correct / count, top1_low=float(low[0]), top1_high=float(high[0]), top5=top5 / count,
         loss=total / count, calibration_error=float((bins[1] - bins[2]).abs().sum() / count),
-        classes=_per_class(counts, mistakes, class_names),
+        balanced_accuracy=sum(shares) / len(shares),
+        never_recognised=[row["class"] for row in per_class if row["images"] and not row["right"]],
+        classes=per_class, confusion=_confusion(per_class, mistakes, class_names),
     )  # fmt: skip
+
+
+def _confusion(
+    per_class: Sequence[Mapping[str, Any]], mistakes: Mapping[tuple[int, int], int], names: Sequence[str]
+) -> dict[tuple[str, str], int]:
+    """Right answers and mistakes, in the order of the classes."""
+    found = {(place, place): int(row["right"]) for place, row in enumerate(per_class) if row["right"]} | dict(mistakes)
+    return {(names[true], names[predicted]): found[true, predicted] for true, predicted in sorted(found)}
 
 
 def _loss(logits: Tensor, labels: Tensor, loss: str) -> float:

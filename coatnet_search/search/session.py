@@ -51,7 +51,7 @@ class Session:
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
         self._tuned: dict[tuple[str, int | None], dict[str, float]] = {}  # by layout and images: what sweeps found
-        self._order = Ordering(self._planned, study.file.settle)
+        self._order = Ordering(self._planned, study.file.settle, study.summary.num_val if study.summary else None)
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
         self._tries: Counter[int] = Counter()

@@ -17,6 +17,7 @@ from coatnet_search.core.errors import InputError, SetupError, unknown
 from coatnet_search.core.quantities import axis_title, heading, quantity, show
 from coatnet_search.figures.architecture.figures import beside, drawing, parts
 from coatnet_search.figures.search.marks import PEER, axes
+from coatnet_search.figures.search.summary import spreadsheet_safe
 from coatnet_search.study.profiles import timed_stages
 from runs_on_disk import Run, Site, draw, theme, words
 
@@ -59,7 +60,7 @@ def main(site: Site, run: Run) -> None:
     peers = _peers(run.frame)
     if len(peers):
         st.subheader("Networks of timm in this study")
-        st.dataframe(peers, hide_index=True, alt="networks of timm, with what was measured of them")
+        st.dataframe(spreadsheet_safe(peers), hide_index=True, alt="networks of timm, with what was measured of them")
 
 
 def _beside(run: Run, networks: list[Network]) -> None:

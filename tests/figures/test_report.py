@@ -13,7 +13,7 @@ from frames import LAYOUTS, STUDY, frame_of, search, trial, write_run
 
 from coatnet_search.analysis.choose import choose
 from coatnet_search.figures.report import html_page, write_report
-from coatnet_search.figures.search.summary import summarize, summary_markdown, write_csv
+from coatnet_search.figures.search.summary import summarize, summary_markdown, write_trials
 from coatnet_search.record.fold import read_record
 
 BAD = "<script>alert(1)</script>"
@@ -110,7 +110,7 @@ def test_whatever_a_record_says_is_text(tmp_path):
 def test_formulas_in_a_csv_are_text(tmp_path):
     frame = frame_of(trial(0, layout="C-C-T-T", val_loss=-0.5) | {"layout": "=cmd()", "device": "@x", "origin": "-1+1"})
 
-    path = write_csv(frame.assign(**{"+name": 1}), tmp_path / "trials.csv")
+    path = write_trials(frame.assign(**{"+name": 1}), tmp_path / "trials.csv")
 
     (row,) = csv.DictReader(path.open())
     assert (row["layout"], row["device"], row["origin"], row["'+name"]) == ("'=cmd()", "'@x", "'-1+1", "1")

@@ -16,7 +16,6 @@ from coatnet_search.record.fold import read_events, read_record, read_trials
 from coatnet_search.record.mirror.mlflow import mirror
 from coatnet_search.record.trial import TERMINAL
 
-__all__ = ["real_server", "started_server"]  # fixtures
 SIMULATED = Path(__file__).parents[2] / "benchmarks" / "simulated.py"
 KILLS = 5
 

@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(summary: Summary) -> new.Look:
     spec = new.DataSpec(name="image_folder", path="/images", val_fraction=0.1)
-    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4})
+    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4}, val_per_class={"a": 1, "b": 1})
 
 
 def test_new_images_are_looked_at_planned_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,6 +64,12 @@ def test_the_files_fit_the_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert made.json["study"] == "there/mine.yaml"
     assert made.json["data"]["per_class"]["digit-3"] == 5
     assert study.file.search.trials == made.json["trials"]
+
+
+def test_classes_of_one_size_are_said_to_be_so() -> None:
+    alike = dataclasses.replace(look(SUMMARY), per_class={"a": 20, "b": 20}, val_per_class={"a": 4, "b": 4})
+
+    assert "each class has 20 images, 4 of them for validation" in new.facts(alike)
 
 
 def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:

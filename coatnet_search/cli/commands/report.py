@@ -1,7 +1,6 @@
 """``report RUN``: the page, the pictures, the table of trials; the front on the screen."""
 
 import argparse
-import sys
 from typing import Any
 
 from coatnet_search.analysis.choose import Choice, choose
@@ -41,7 +40,7 @@ def _report(given: argparse.Namespace) -> int:
     screen.result({**found, "paths": paths})
     if given.markdown and not given.json:
         verdicts = _verdicts(section)
-        sys.stdout.write(summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit))
+        screen.say(summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit).rstrip("\n"))
         return 0
     said = [*(audit.values["sentences"] if audit else []), *taught.values["sentences"]]
     for text in (*found["failing"], *_verdicts(section), *found["answer"], *found["notices"], *said):

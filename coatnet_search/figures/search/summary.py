@@ -23,8 +23,9 @@ from coatnet_search.analysis.front import (
     with_num_val,
 )
 from coatnet_search.analysis.networks import MEASURED, Networks, is_disturbed, networks
+from coatnet_search.core.csv_file import safe_cell, write_csv
 from coatnet_search.core.errors import InputError
-from coatnet_search.core.quantities import Sense, heading, quality, quantity, show, show_difference
+from coatnet_search.core.quantities import Sense, heading, never_recognised, quality, quantity, show, show_difference
 from coatnet_search.figures.audit.summary import AuditSection, audit_section
 from coatnet_search.figures.supernet.summary import supernet_summary
 
@@ -216,7 +217,7 @@ def _runner_up(best: pd.Series, second: pd.Series, main: str, found: Networks) -
 def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None, note: str | None) -> list[str]:
     """What a reader must know before the numbers: separability, the data's own note, trials left out."""
     rows = comparable(frame, objectives)
-    out = [separability(frame, objectives, num_val), note, _busy(rows, objectives)]
+    out = [separability(frame, objectives, num_val), note, _unrecognised(rows, objectives), _busy(rows, objectives)]
     if rows.attrs["other_budgets"]:
         used = ", ".join(f"{name} {value:g}" for name, value in rows.attrs["budget"].items() if value is not None)
         left = rows.attrs["other_budgets"]
@@ -225,6 +226,21 @@ def notices(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int |
     if rows.attrs["excluded"]:
         out.append(f"Finished trials that lack an objective are not compared: {rows.attrs['excluded']}.")
     return [text for text in out if text]
+
+
+def _unrecognised(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> str | None:
+    """The classes that the best network does not know at all, and for how many others that is so of some."""
+    if rows.empty or "attributes" not in rows:
+        return None
+    main = quality(objectives)
+    ordered = ranked(rows, {main: objectives[main], **objectives})
+    unknown = [value.get("never_recognised") if isinstance(value, Mapping) else None for value in ordered["attributes"]]
+    best, others = unknown[0], sum(bool(one) for one in unknown[1:])
+    if not best:
+        return None
+    also = f" That is so of {others:,} of the {len(unknown) - 1:,} other trials for some classes." if others else ""
+    text = never_recognised(best["count"], best["of"], best["names"])
+    return f"By trial {ordered.iloc[0]['number']}, the best, {text}.{also}"
 
 
 def _busy(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> str | None:
@@ -317,21 +333,17 @@ def summary_markdown(
     return "\n".join(lines) + "\n"
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """The trials as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+def write_trials(frame: pd.DataFrame, path: Path) -> Path:
+    """The trials as a CSV file."""
     flat = frame.drop(columns=[name for name in VALUES if name in frame.columns])
-    spreadsheet_safe(flat).to_csv(path, index=False)
-    return path
+    cells = flat.astype(object).where(flat.notna(), None)
+    return write_csv(path, list(cells.columns), cells.itertuples(index=False, name=None))
 
 
 def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before every text, in cells and headings, that a spreadsheet would compute."""
+    """The table with its texts, in cells and headings, as a CSV file may hold them: people save tables of a page."""
     words = table.select_dtypes(exclude="number")
-    return table.assign(**{str(name): words[name].map(_cell) for name in words}).rename(columns=_cell)
-
-
-def _cell(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return table.assign(**{str(name): words[name].map(safe_cell) for name in words}).rename(columns=safe_cell)
 
 
 def _chosen(choices: Sequence[Choice], columns: Sequence[str]) -> list[dict[str, Any]]:
