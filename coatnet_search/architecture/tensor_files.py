@@ -43,3 +43,12 @@ def read_tensors(path: str | Path, key: str, missing: str) -> tuple[Any, dict[st
     if text is None:
         raise InputError(f"{path}: {missing}")
     return json.loads(text), tensors
+
+
+def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file. Raises InputError where it is another kind of file, or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file: {error}") from None

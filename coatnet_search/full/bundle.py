@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import build, timm_cfg
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.augmentation import centre
 from coatnet_search.data.batches import Data
 from coatnet_search.data.decode import open_image, square, to_array
-from coatnet_search.full.networks import Network, read_file
+from coatnet_search.full.networks import Network
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 OURS = "coatnet_search"  # the name of our networks in timm, and the key of what timm has no word for

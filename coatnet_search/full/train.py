@@ -15,7 +15,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ import yaml
 from torch import nn
 
 import coatnet_search
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.core.document import changes, dump
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.batches import Data
 from coatnet_search.data.test_split import load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
-from coatnet_search.full.networks import read_file
 from coatnet_search.full.plan import Plan, Stage
 from coatnet_search.full.scores import Scores, over_seeds, score
 from coatnet_search.training.device import describe, device_id
@@ -153,8 +153,9 @@ def slow_loader(row: Row, workers: int) -> str | None:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
+def assess(plan: Plan, out: Path, device: torch.device, loaded: Sequence[str] = ()) -> dict[str, Any]:
     """Scores every seed's final weights on validation and test, and writes result.json, classes.csv and the bundle.
+    ``loaded``: what ``check`` says of the weights that training started from.
 
     Here, and nowhere else, the test split is opened. Raises SetupError where a seed's weights are missing.
     """
@@ -177,7 +178,7 @@ def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
         row["train_s"] = sum(one["epoch_s"] for n in range(len(plan.stages)) for one in read_rows(out, seed, n + 1))
         seeds.append(row)
     result = _result(plan, data, opened, seeds, device)
-    result |= _throughput(plan, out, device)
+    result |= {"weights_loaded": list(loaded), **_throughput(plan, out, device)}
     pd.DataFrame(tables).to_csv(out / CLASSES, index=False)
     model = _model(plan, stage_folder(out, plan.seeds[0], len(plan.stages)) / WEIGHTS)
     write_bundle(out, network, model, Sight.of(data, stage.image_size, stage.recipe.centre_crop), data.class_names,

@@ -23,6 +23,7 @@ from torch import nn
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import CoAtNet, seeded_build
 from coatnet_search.architecture.cost import cost
+from coatnet_search.architecture.trained_weights import Start
 from coatnet_search.core.errors import InputError, SetupError, unknown
 from coatnet_search.data.batches import Data
 from coatnet_search.data.load import load_data
@@ -88,6 +89,7 @@ class Evaluator:
         self._heirs: Inheritance | None = None
         self._heir: tuple[str, CoAtNet] | None = None  # the last network with inherited weights, by its trial's key
         self._storage = study.checkpoint_storage()
+        self._start: Start | None = None  # what the last peer began with
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -124,6 +126,8 @@ class Evaluator:
                 attributes["outside_limits"] = reasons
             elif reasons:
                 state, failure = "refused", Failure(kind="limit", message=reasons[0])
+            if task.peer and task.budget.epochs and self._start:
+                attributes["weights"] = self._start.sentences
             if not self._alone(task) and (task.budget.epochs or not task.peer):
                 self._check_objectives(final)
         except _Refused as refused:
@@ -215,7 +219,8 @@ class Evaluator:
             peer = self._peers[task.peer]
             with torch.random.fork_rng(devices=[]):  # the seed decides the weights, and nothing else changes
                 torch.manual_seed(task.budget.seed)
-                return peer.build(drop_path=self.study.peer_recipe(peer).drop_path).to(self.device)
+                model, self._start = peer.started(drop_path=self.study.peer_recipe(peer).drop_path)
+                return model.to(self.device)
         model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init)
         return model.to(self.device)
 

@@ -36,7 +36,7 @@ from coatnet_search.study.feasible import check_feasible
 from coatnet_search.study.fork import check_source
 from coatnet_search.study.fork import fork as copy_trials
 from coatnet_search.study.load import load_study
-from coatnet_search.study.planned_trials import planned, regime_sizes
+from coatnet_search.study.planned_trials import Cell, planned, regime_sizes
 from coatnet_search.study.run_folder import code_version, prepare_run
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import parts
@@ -91,6 +91,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         _check_machine(study)
     checked = study if study.summary else study.with_data()
     cells = planned(checked)  # what no run can meet is refused before anything is written
+    loaded = _weights_of_peers(checked, cells)
     check_feasible(checked)
     check_audit(checked)
     source = runs / checked.name
@@ -110,7 +111,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         with ray, Record(folder) as record:
             events = read_events(folder)
             session = Session(checked, folder, record, fold(events), cells, hours_of(events))
-            session.notes += [*([forked] if forked else []), *_changed_code(events)]
+            session.notes += [*([forked] if forked else []), *_changed_code(events), *loaded]
             with _mirror(checked, folder) as mirror:
                 if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
                     session.stopping = True
@@ -125,6 +126,13 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     return Outcome(run=folder, complete=session.complete, finished=len(session.finished) - stopped, failed=failed,
                    wanted=session.wanted, stopped=stopped, settled=session.settled,
                    ended_early=session.ended_early, note=note)  # fmt: skip
+
+
+def _weights_of_peers(study: Study, cells: Sequence[Cell]) -> list[str]:
+    """What is loaded into each peer that is fine-tuned, in words. Raises InputError where its weights do not fit."""
+    peers = {cell.peer.label: cell.peer for cell in cells if cell.peer and cell.peer.weights}
+    starts = {label: peer.started(drop_path=study.peer_recipe(peer).drop_path)[1] for label, peer in peers.items()}
+    return [f"{label}: {'; '.join(start.sentences)}" for label, start in starts.items() if start]
 
 
 def _drive(
