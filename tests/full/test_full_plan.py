@@ -73,10 +73,10 @@ def test_weights_for_gray_images_go_to_coloured_ones_and_it_is_said(arch_file, t
 
 
 def test_weights_in_timms_form_go_to_a_converted_network_or_are_refused(tmp_path):
-    theirs = timm.create_model("coatnet_0_224", img_size=96, num_classes=5).state_dict()
+    theirs = timm.create_model("coatnet_0_224", img_size=160, num_classes=5).state_dict()
     save_file({f"model.{name}": value.clone() for name, value in theirs.items()}, tmp_path / "whole.safetensors")
     save_file({name: value.clone() for name, value in list(theirs.items())[::2]}, tmp_path / "half.safetensors")
-    network = find_network("timm:coatnet_0_224", image_size=64, own_size=64, in_channels=3, num_classes=3)
+    network = find_network("timm:coatnet_0_224", image_size=128, own_size=128, in_channels=3, num_classes=3)
     recipe = make_recipe({"name": "digits"})
 
     model, start = network.started(0, recipe, str(tmp_path / "whole.safetensors"))
