@@ -21,7 +21,7 @@ from coatnet_search.figures.search.figures import Theme
 from coatnet_search.record.fold import record_path
 from coatnet_search.record.follow import Follower
 from coatnet_search.record.mirror.process import status_path
-from coatnet_search.study.audit_of_record import Judged, is_inherited, judged
+from coatnet_search.study.audit_of_record import AuditedRecord, audited_record, is_inherited
 
 SEEN_S = 2.0  # how often a page looks whether the record has grown
 
@@ -37,7 +37,7 @@ class Run:
     frame: pd.DataFrame
     record: pd.DataFrame
     version: tuple[int, int]
-    audit: Judged | None = None
+    audit: AuditedRecord | None = None
 
     @property
     def objectives(self) -> dict[str, Sense]:
@@ -133,10 +133,12 @@ def _follower(path: str) -> Follower:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _audit(path: str, version: tuple[int, int], _record: pd.DataFrame, _study: Mapping[str, Any]) -> Judged | None:
+def _audit(
+    path: str, version: tuple[int, int], _record: pd.DataFrame, _study: Mapping[str, Any]
+) -> AuditedRecord | None:
     """Asked once of each version of a record: the first two arguments tell records apart, and are used for nothing
     else."""
-    return judged(_record, _study)
+    return audited_record(_record, _study)
 
 
 def words(text: object) -> str:

@@ -42,7 +42,8 @@ def test_it_holds_one_import_package_with_all_that_it_reads(wheel):
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"coatnet_search"}
     for part in ("dashboards/app.py", "dashboards/views/search.py", "search_spaces/digits.yaml",
-                 "studies/quickstart.yaml", "figures/templates/report.html", "analysis/published_points.csv"):  # fmt: skip
+                 "studies/quickstart.yaml", "figures/templates/report.html",
+                 "analysis/published_points.csv"):  # fmt: skip
         assert f"coatnet_search/{part}" in names
 
 
@@ -50,12 +51,9 @@ def test_its_commands_run_from_an_environment_of_their_own(installed):
     command, variables, folder = installed
 
     def call(*words):
-        return subprocess.run(
-            [*command, *words], cwd=folder, env=variables, capture_output=True, text=True, check=False
-        )
+        return subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, check=False)
 
-    where = subprocess.run([command[0], "-c", "import coatnet_search as c; print(c.__file__)"], cwd=folder, env=variables,
-                           capture_output=True, text=True, check=True).stdout  # fmt: skip
+    where = call(command[0], "-c", "import coatnet_search as c; print(c.__file__)").stdout
     planned = call(*command, "plan", "quickstart")
     ran = call(*command, "run", "quickstart", "--local", "--set", "search.trials=2", "tracking.enabled=false")
     reported = call(*command, "report", "runs/quickstart")

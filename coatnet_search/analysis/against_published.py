@@ -24,7 +24,7 @@ from coatnet_search.core.quantities import quantity
 GAP = "generalisation_gap"
 LEVEL = 0.95  # of intervals of differences, two-sided
 EQUAL = 1e-9  # printed values that are so close are equal
-Verdict = Literal["agrees", "opposite", "undecided", "no difference seen", "differs", "one run each", "not run"]
+Agreement = Literal["agrees", "opposite", "undecided", "no difference seen", "differs", "one run each", "not run"]
 Unit = str | tuple[float, float]  # a network by its id, or a run by its seed and draw
 
 
@@ -66,7 +66,7 @@ class Order:
     high: float | None
 
     @property
-    def verdict(self) -> Verdict:
+    def agreement(self) -> Agreement:
         if self.ours is None:
             return "not run"
         if self.low is None or self.high is None:

@@ -22,7 +22,7 @@ State = Literal["unaudited", "too few", "comparable", "corrected", "refused"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class AuditDecision:
     """Whether inherited scores of several layouts compare: ``says`` is the sentence; ``offsets`` what is taken off
     each layout's scores (``corrected`` alone)."""
 
@@ -31,22 +31,22 @@ class Verdict:
     offsets: Mapping[str, float] = field(default_factory=dict)
 
 
-def judge(found: Audit | None, layouts: Iterable[str]) -> Verdict:
+def decide(found: Audit | None, layouts: Iterable[str]) -> AuditDecision:
     """Whether the inherited scores of these layouts may be compared, as they are or corrected."""
     names = sorted(set(layouts))
     if found is None:
-        return Verdict(state="unaudited", says=UNAUDITED)
+        return AuditDecision(state="unaudited", says=UNAUDITED)
     if found.p_equal is None and len(names) > 1:
         count = len(found.networks)
-        return Verdict(state="too few", says=f"as good as unaudited: {count} networks were trained alone, and at least "
-                       f"{LEAST} of two layouts are needed to say how well inherited scores rank")  # fmt: skip
+        return AuditDecision(state="too few", says=f"as good as unaudited: {count} networks were trained alone, and at "
+                       f"least {LEAST} of two layouts are needed to say how well inherited scores rank")  # fmt: skip
     if len(names) < 2:
-        return Verdict(state="comparable", says="one layout: no offset between layouts can mislead the ranking")
+        return AuditDecision(state="comparable", says="one layout: no offset between layouts can mislead the ranking")
     assert found.p_equal is not None
     if found.p_equal >= SIGNIFICANT:
         blind = f"; a difference below {show_difference(found.metric, found.unseen)} between two layouts would go " \
             "unseen" if found.unseen is not None else ""  # fmt: skip
-        return Verdict(state="comparable", says="layouts compare as they are: the offsets of the supernet's "
+        return AuditDecision(state="comparable", says="layouts compare as they are: the offsets of the supernet's "
                        f"{quantity(found.metric).title} do not differ between layouts by more than noise "
                        f"(p = {found.p_equal:.2f}){blind}")  # fmt: skip
     unknown = {name: found.layouts.get(name, 0) for name in names if found.layouts.get(name, 0) < LEAST}
@@ -54,11 +54,11 @@ def judge(found: Audit | None, layouts: Iterable[str]) -> Verdict:
              f"than noise, p = {_probability(found.p_equal)})")  # fmt: skip
     if unknown:
         parts = join_words([f"{name} ({count} of {LEAST})" for name, count in unknown.items()])
-        return Verdict(state="refused", says=f"{start}, and the offset is not known of {parts}: layouts cannot be "
-                       "compared")  # fmt: skip
+        return AuditDecision(state="refused", says=f"{start}, and the offset is not known of {parts}: layouts cannot "
+                       "be compared")  # fmt: skip
     offsets = {name: value for name in names if (value := found.offsets[name].value) is not None}
     parts = join_words([f"{name} {signed(found.metric, -value)}" for name, value in offsets.items()])
-    return Verdict(state="corrected", offsets=offsets, says=f"{start}; scores are corrected by it: {parts}")
+    return AuditDecision(state="corrected", offsets=offsets, says=f"{start}; scores are corrected by it: {parts}")
 
 
 def _probability(value: float) -> str:
@@ -70,12 +70,12 @@ def signed(metric: str, value: float) -> str:
     return f"{'-' if value < 0 else '+'}{show_difference(metric, value)}"
 
 
-def corrected(frame: pd.DataFrame, metric: str, verdict: Verdict) -> pd.DataFrame:
-    """The frame with the verdict's offsets taken off the metric of the search's trials, and put onto its counterpart
+def corrected(frame: pd.DataFrame, metric: str, decision: AuditDecision) -> pd.DataFrame:
+    """The frame with the decision's offsets taken off the metric of the search's trials, and put onto its counterpart
     where there is one (accuracy of error); what was measured stays as ``inherited_METRIC``."""
-    if verdict.state != "corrected":
+    if decision.state != "corrected":
         return frame
-    shift = frame["layout"].map(lambda name: verdict.offsets.get(str(name), math.nan)).to_numpy(dtype=float)
+    shift = frame["layout"].map(lambda name: decision.offsets.get(str(name), math.nan)).to_numpy(dtype=float)
     shift = np.where(frame.index.isin(searched(frame).index), shift, 0.0)
     columns: dict[str, Floats] = {}
     for name, way in ((metric, -1.0), *((other, 1.0) for other in COUNTERPARTS.get(metric, ()))):

@@ -71,7 +71,7 @@ def choose(
         row, front = ordered.iloc[place], int(fronts[place])
         others = int((fronts == 1).sum()), len(feasible)
         reason = _reason(rank, row, best, front, objectives, limits, others)
-        metrics = {name: _plain(row[name]) for name in names if _known(row[name])}
+        metrics = {name: _whole_as_int(row[name]) for name in names if _known(row[name])}
         chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics))
     return chosen
 
@@ -103,9 +103,9 @@ def choose_at(
         if _shortfall(alone, {}, limits)[0] > 0 or not _inside(alone)[0]:
             count += 1
             continue
-        metrics = {name: _plain(row[name]) for name in metric_names(frame) if _known(row[name])}
+        metrics = {name: _whole_as_int(row[name]) for name in metric_names(frame) if _known(row[name])}
         metrics |= {"predicted_error": line["error"], "predicted_low": line["low"], "predicted_high": line["high"],
-                    "predicted_images": _plain(num_images), "p_best": line["p_best"],
+                    "predicted_images": _whole_as_int(num_images), "p_best": line["p_best"],
                     "expected_regret": line["expected_regret"]}  # fmt: skip
         chosen.append(Choice(rank=len(chosen) + 1, row=row.to_dict(), front=place + 1, metrics=metrics,
                              reason=_reason_at(line, num_images, len(table), limits)))  # fmt: skip
@@ -235,7 +235,7 @@ def _known(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and math.isfinite(float(value))
 
 
-def _plain(value: float) -> float | int:
+def _whole_as_int(value: float) -> float | int:
     return int(value) if float(value).is_integer() else float(value)
 
 

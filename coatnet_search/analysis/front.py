@@ -17,7 +17,9 @@ from coatnet_search.analysis.intervals import difference_margin
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.core.quantities import QUANTITIES, Sense, show, show_difference
 
-APART = "layouts_apart"  # in a frame's ``attrs``: its layouts cannot be compared, and each has a front of its own
+SEPARATE_FRONTS = (
+    "layouts_apart"  # in a frame's ``attrs``: its layouts cannot be compared, and each has a front of its own
+)
 REFERENCE = 1.1  # of the range of each objective seen in the study, from its best value
 
 
@@ -100,10 +102,10 @@ def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Dat
 
 def non_dominated(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> NDArray[np.bool_]:
     """Which rows are on the front of these rows; of equal points the first. No objective may be missing. Where layouts
-    are ``APART`` it is each layout's own front."""
+    are ``SEPARATE_FRONTS`` it is each layout's own front."""
     if rows.empty:
         return np.zeros(0, dtype=bool)
-    if rows.attrs.get(APART):
+    if rows.attrs.get(SEPARATE_FRONTS):
         labels, out = rows["layout"].astype(str).to_numpy(), np.zeros(len(rows), dtype=bool)
         for name in np.unique(labels):
             own = np.flatnonzero(labels == name)

@@ -151,7 +151,7 @@ class Scaling:
                          "not_in_range": found.not_in_range})  # fmt: skip
         return pd.DataFrame(rows)
 
-    def verdict(self, num_images: float, *, compute: float | None = None, beyond: bool = False) -> str:
+    def conclusion(self, num_images: float, *, compute: float | None = None, beyond: bool = False) -> str:
         """The answer in a sentence: the winner where P(best) is at least 95 %, else that the data cannot decide."""
         table = self.at(num_images, compute=compute, beyond=beyond)
         best = table.iloc[0]

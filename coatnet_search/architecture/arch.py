@@ -106,7 +106,7 @@ class Stage:
     def letter(self) -> str:
         return menu()[self.block].letter
 
-    def goes_on(self, last: "Stage") -> bool:
+    def continues(self, last: "Stage") -> bool:
         """Whether this stage is only more of the blocks of the one before it."""
         return self.stride == 1 and self.inner_blocks == last.inner_blocks
 
@@ -280,7 +280,7 @@ def _merged(stages: Sequence[Stage]) -> list[Stage]:
     joined: list[Stage] = []
     for stage in stages:
         last = joined[-1] if joined else None
-        if last and stage.goes_on(last):
+        if last and stage.continues(last):
             joined[-1] = dataclasses.replace(last, depth=last.depth + stage.depth)
         else:
             joined.append(stage)

@@ -39,7 +39,7 @@ class Screen:
 
     def table(self, columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> None:
         """``columns``: the title of each key, with its unit. Numbers stand to the right, as ``show`` has them."""
-        lines = [plain(row) for row in rows]
+        lines = [json_values(row) for row in rows]
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name, title in columns.items():
             texts = any(isinstance(line.get(name), str) for line in lines)
@@ -61,7 +61,7 @@ class Screen:
         """The whole answer, for programs; without ``--json`` it is not printed."""
         if self.as_json:
             (self._results or sys.stdout).write(
-                json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+                json.dumps(json_values(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
             )
 
     def next(self, words: Sequence[object], purpose: str) -> None:
@@ -94,16 +94,16 @@ def command(words: Sequence[object]) -> str:
     return shlex.join(["coatnet-search", *(str(word) for word in words)])
 
 
-def plain(value: Any) -> Any:
+def json_values(value: Any) -> Any:
     """What JSON knows: mappings, lists, numbers that are finite (others are null), text for all else."""
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): json_values(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [json_values(inner) for inner in value]
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if hasattr(value, "item"):  # of numpy or torch
-        return plain(value.item())
+        return json_values(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value)

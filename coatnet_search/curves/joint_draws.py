@@ -1,4 +1,4 @@
-"""Draws of several curves put in one order, so that draw d of each curve belongs to the same state of the world.
+"""Draws of several curves put in one order, so that draw d of each curve belongs to the same state of the group.
 
 Each curve comes with draws of its own. What they share is of two kinds. Errors of the level at the last x are noise:
 curves share them as far as their runs share seed and data. Errors of what happens beyond are errors of form: curves of

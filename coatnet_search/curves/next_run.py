@@ -1,7 +1,7 @@
 """What to run next: runs ranked by how much they are expected to lower the regret of the choice, per GPU-hour.
 
 The choice is a layout at a size (an arm), for a data size that is too dear to try. Curves of all arms are fitted at
-once and drawn together; one draw is one state of the world. Over the draws, what a run would show and what each arm is
+once and drawn together; one draw is one state of the group. Over the draws, what a run would show and what each arm is
 worth at the target go together or do not: the value of a run is the expected drop of the best arm's expected error once
 the run is seen, by the linear-Gaussian regression of worth on result (knowledge gradient with correlated beliefs,
 Frazier 2009; regression over draws, Strong 2015). Nothing is refitted for outcomes that did not happen.

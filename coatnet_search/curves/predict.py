@@ -61,7 +61,7 @@ class Fits:
 
     def predict(self, x_new: ArrayLike, *, beyond: bool = False) -> Array:
         """Draws of each curve's expected error at x_new, (draws, curves, len(x_new)); one draw is one state of the
-        world, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
+        group, at every x and in every call. Raises InputError beyond the calibrated distance, unless ``beyond``."""
         x = check_targets(x_new)
         rows = []
         for name, posterior, (grid, drawn) in zip(self.names, self.posteriors, self._worlds, strict=True):

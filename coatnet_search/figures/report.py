@@ -57,7 +57,7 @@ def write_report(
     """
     objectives = dict(study["objectives"])
     audit = audit or audit_section(frame, study)
-    frame = complete(audit.judged.frame if audit else frame, objectives)
+    frame = complete(audit.audited_record.frame if audit else frame, objectives)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
     write_csv(frame, run / "trials.csv")
@@ -67,7 +67,7 @@ def write_report(
     found = found or insights(frame, study, run)
     if not study.get("equal_cost"):
         write_search_pictures(frame, objectives, found, run / "figures")
-    write_audit_pictures(audit.judged.found if audit else None, run / "figures")
+    write_audit_pictures(audit.audited_record.found if audit else None, run / "figures")
     page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found,
                      audit=audit)  # fmt: skip
     temporary = run / "report.html.tmp"
@@ -91,7 +91,7 @@ def html_page(
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     audit = audit or audit_section(frame, study)
-    frame = audit.judged.frame if audit else frame
+    frame = audit.audited_record.frame if audit else frame
     data = summarize(frame, study, choices, num_val, note, audit=audit)
     found = found or insights(frame, study, run)
     data |= {
@@ -104,7 +104,7 @@ def html_page(
     if not study.get("equal_cost"):
         drawn |= insight_figures.all_figures(frame, data["objectives"], found)
     drawn |= supernet_figures.all_figures(data["supernet"])
-    drawn |= audit_figures.all_figures(audit.judged.found if audit else None)
+    drawn |= audit_figures.all_figures(audit.audited_record.found if audit else None)
     if section and section.scaling:
         drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]

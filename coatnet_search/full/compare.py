@@ -93,11 +93,13 @@ def _low(result: Mapping[str, Any], split: str) -> tuple[float, float]:
     return first["top1_low"], first["top1_high"]
 
 
-def verdict(table: Sequence[dict[str, Any]]) -> str:
+def conclusion(table: Sequence[dict[str, Any]]) -> str:
     """Whether each search's order held, and what a curve predicted; what images cannot tell apart is said so."""
-    judged = [group for group in searches(table) if len(group) > 1]
-    told = [(f"{group[0]['study']}: " if len(judged) > 1 else "") + _judgement(group) for group in judged]
-    if not judged:
+    audited_record = [group for group in searches(table) if len(group) > 1]
+    told = [
+        (f"{group[0]['study']}: " if len(audited_record) > 1 else "") + _judgement(group) for group in audited_record
+    ]
+    if not audited_record:
         told = ["No two of these networks were seen by one search at one budget: there is no choice to judge."]
     for inside, words in ((True, "Within"), (False, "Outside")):
         if names := [row["name"] for row in table if row["inside_prediction"] is inside]:

@@ -8,7 +8,7 @@ import torch
 from coatnet_search.full.plan import Plan
 from coatnet_search.full.train import train_plan
 from coatnet_search.search.ray.train import MAX_FAILURES, on_workers
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 
 
 def train_distributed(
@@ -22,5 +22,5 @@ def train_distributed(
                max_failures=max_failures)  # fmt: skip
 
 
-def _work(asked: dict[str, Any], device: torch.device, world: World) -> None:
-    train_plan(Plan.from_dict(asked["plan"]), Path(asked["out"]), device, world)
+def _work(asked: dict[str, Any], device: torch.device, group: ProcessGroup) -> None:
+    train_plan(Plan.from_dict(asked["plan"]), Path(asked["out"]), device, group)

@@ -39,7 +39,7 @@ from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, MeasurementFailed
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.scoring import StepGuard
 
 PLAN, ROWS, RAW, RESULT, CLASSES = "plan.yaml", "train.jsonl", "raw.safetensors", "result.json", "classes.csv"
@@ -75,7 +75,9 @@ def stage_folder(out: Path, seed: int, number: int) -> Path:
     return out / f"seed-{seed}" / f"stage-{number}"
 
 
-def train_plan(plan: Plan, out: Path, device: torch.device, world: World = ALONE, watch: Watch | None = None) -> None:
+def train_plan(
+    plan: Plan, out: Path, device: torch.device, group: ProcessGroup = SINGLE_PROCESS, watch: Watch | None = None
+) -> None:
     """Trains every stage for every seed and leaves the weights in ``out``; what is finished is not done again.
 
     ``watch`` is told each epoch's row, also of epochs that were trained before a resume. Raises what ``train`` raises.
@@ -85,14 +87,14 @@ def train_plan(plan: Plan, out: Path, device: torch.device, world: World = ALONE
         for number, stage in enumerate(plan.stages, 1):
             folder = stage_folder(out, seed, number)
             if (folder / WEIGHTS).is_file():
-                world.wait()
+                group.wait()
                 continue
             if stage.image_size not in data:
                 data[stage.image_size] = plan.load(stage.image_size)
             weights = str(stage_folder(out, seed, number - 1)) if number > 1 else plan.weights
-            _train_stage(plan, stage, seed, folder, weights, data[stage.image_size], device, world,
+            _train_stage(plan, stage, seed, folder, weights, data[stage.image_size], device, group,
                          functools.partial(watch or _nobody, seed, number))  # fmt: skip
-            world.wait()
+            group.wait()
 
 
 def _nobody(_seed: int, _number: int, _row: Row) -> None:
@@ -101,29 +103,29 @@ def _nobody(_seed: int, _number: int, _row: Row) -> None:
 
 def _train_stage(
     plan: Plan, stage: Stage, seed: int, folder: Path, weights: str | None, data: Data, device: torch.device,
-    world: World, watch: Callable[[Row], None],
+    group: ProcessGroup, watch: Callable[[Row], None],
 ) -> None:  # fmt: skip
     network = plan.network.at(stage.image_size)
     model, _ = network.started(seed, stage.recipe, weights)
-    if world.first:
+    if group.first:
         folder.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for row in train(model, data, stage.recipe, stage.budget(seed), device, checkpoint=folder / "checkpoints",
-                     step_guard=_guard(device, world), world=world):  # fmt: skip
+                     step_guard=_guard(device, group), group=group):  # fmt: skip
         rows.append(row)
-        if world.first:
+        if group.first:
             _write_rows(folder / ROWS, rows)
             if stage.recipe.ema and len(rows) == stage.recipe.epochs:  # at the end the average takes their place
                 network.save(model, folder / RAW)
         watch(row)
-    if world.first:
+    if group.first:
         network.save(model, folder / WEIGHTS)
 
 
-def _guard(device: torch.device, world: World) -> StepGuard:
+def _guard(device: torch.device, group: ProcessGroup) -> StepGuard:
     """A step holds its device's lock, so that a measurement can wait for its end. Workers that exchange gradients wait
     for each other inside a step: one that a measurement keeps out would keep the measurement out for ever."""
-    return DeviceLock(device_id(device)).shared if world.size == 1 else nullcontext
+    return DeviceLock(device_id(device)).shared if group.size == 1 else nullcontext
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
@@ -171,10 +173,10 @@ def assess(plan: Plan, out: Path, device: torch.device, loaded: Sequence[str] = 
         row: dict[str, Any] = {"seed": seed}
         for split, part in splits.items():
             found = _scores(plan, folder / WEIGHTS, part, device)
-            row[split] = _plain(found)
+            row[split] = _without_classes(found)
             tables += [{"seed": seed, "split": split, **line} for line in found.classes]
             if (folder / RAW).is_file():
-                row[f"raw_{split}"] = _plain(_scores(plan, folder / RAW, part, device))
+                row[f"raw_{split}"] = _without_classes(_scores(plan, folder / RAW, part, device))
         row["train_s"] = sum(one["epoch_s"] for n in range(len(plan.stages)) for one in read_rows(out, seed, n + 1))
         seeds.append(row)
     result = _result(plan, data, opened, seeds, device)
@@ -210,7 +212,7 @@ def _autocast(plan: Plan, device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
-def _plain(scores: Scores) -> dict[str, Any]:
+def _without_classes(scores: Scores) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(scores).items() if key != "classes"}
 
 

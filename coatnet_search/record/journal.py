@@ -50,7 +50,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _plain(value: Any) -> Any:
+def _json_default(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if hasattr(value, "item"):  # a scalar of numpy or torch
@@ -71,9 +71,9 @@ def _finite(value: Any) -> Any:
 
 def _text(event: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(event, separators=(",", ":"), default=_plain, allow_nan=False)
+        return json.dumps(event, separators=(",", ":"), default=_json_default, allow_nan=False)
     except ValueError:
-        return json.dumps(_finite(event), separators=(",", ":"), default=_plain)
+        return json.dumps(_finite(event), separators=(",", ":"), default=_json_default)
 
 
 def encode(event: Mapping[str, Any], redactor: Redactor = Redactor()) -> bytes:  # noqa: B008 (frozen)

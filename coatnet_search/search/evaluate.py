@@ -31,7 +31,7 @@ from coatnet_search.record.trial import Failure, State
 from coatnet_search.search.task import Fault, Report, Task, checked, failure_of, finite
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
-from coatnet_search.supernet.inherit import Inheritance
+from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.device import describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
@@ -39,9 +39,9 @@ from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, check_compiler
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
-from coatnet_search.training.scoring import Judge
+from coatnet_search.training.scoring import Scorer
 
 Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
 Rows = Iterator[dict[str, float]]
@@ -69,25 +69,27 @@ def load_trainer(name: str) -> Trainer:
 class Evaluator:
     """Runs the trials of one study in this process, on one device, with its data loaded once.
 
-    Where several workers train a trial, each has an evaluator with its place in the ``world``: the first runs the
+    Where several workers train a trial, each has an evaluator with its place in the ``group``: the first runs the
     trial, the others its ``epochs`` alone.
     """
 
-    def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1, world: World = ALONE,
-                 together: Together | None = None) -> None:  # fmt: skip
+    def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1,
+                 group: ProcessGroup = SINGLE_PROCESS, together: Together | None = None) -> None:  # fmt: skip
         torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
-        self._world, self._together = world, together
+        self._group, self._together = group, together
         if study.file.measure and study.file.conditions.compile:
             check_compiler(self.device)
         self._lock = DeviceLock(device_id(self.device))
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
         self._peers = study.peers()
-        self._heirs: Inheritance | None = None
-        self._heir: tuple[str, CoAtNet] | None = None  # the last network with inherited weights, by its trial's key
+        self._inherited_networks: InheritedNetworks | None = None
+        self._last_inherited: tuple[str, CoAtNet] | None = (
+            None  # the last network with inherited weights, by its trial's key
+        )
         self._storage = study.checkpoint_storage()
         self._start: Start | None = None  # what the last peer began with
 
@@ -158,9 +160,9 @@ class Evaluator:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
             self._fetch(task.key, folder)
             for epoch in train(self._build(task), data, self._recipe(task), task.budget, self.device,
-                               until=task.until, checkpoint=folder, world=self._world,
-                               step_guard=self._step if self._world.first else nullcontext):  # fmt: skip
-                if self._storage and self._world.first:
+                               until=task.until, checkpoint=folder, group=self._group,
+                               step_guard=self._step if self._group.first else nullcontext):  # fmt: skip
+                if self._storage and self._group.first:
                     self._storage.push(folder, task.key)
                 yield checked(epoch)
 
@@ -169,12 +171,12 @@ class Evaluator:
         one after another, as those of a node have one folder."""
         if not self._storage:
             return
-        for turn in range(self._world.size):
-            if turn == self._world.rank:
-                if self._world.size > 1:
+        for turn in range(self._group.size):
+            if turn == self._group.rank:
+                if self._group.size > 1:
                     shutil.rmtree(folder, ignore_errors=True)
                 self._storage.pull(key, folder)
-            self._world.wait()
+            self._group.wait()
 
     def _costs(self, task: Task) -> dict[str, float]:
         return self._peers[task.peer].count._asdict() if task.peer else cost(task.arch).as_metrics()
@@ -201,15 +203,17 @@ class Evaluator:
         space."""
         spec = self.study.file.supernet
         assert spec is not None
-        if self._heirs is None:
+        if self._inherited_networks is None:
             data = self.data(task.arch.image_size)
             nets = load_supernets(self.study.supernet_place(self.checkpoints.parent), self.study.space)
-            judge = Judge(self.study.supernet_recipe, data.num_classes, self.device, step_guard=self._step)
+            scorer = Scorer(self.study.supernet_recipe, data.num_classes, self.device, step_guard=self._step)
             regime = data.regime(self.study.file.data.num_images)
-            self._heirs = Inheritance(nets.to(self.device), data, regime, judge, spec.recalibration_images)
-        if self._heir is None or self._heir[0] != task.key:
-            self._heir = (task.key, self._heirs.network(task.candidate))
-        return self._heir[1]
+            self._inherited_networks = InheritedNetworks(
+                nets.to(self.device), data, regime, scorer, spec.recalibration_images
+            )
+        if self._last_inherited is None or self._last_inherited[0] != task.key:
+            self._last_inherited = (task.key, self._inherited_networks.network(task.candidate))
+        return self._last_inherited[1]
 
     def _build(self, task: Task) -> nn.Module:
         recipe = self._own_recipe(task)
@@ -253,8 +257,8 @@ class Evaluator:
         inherited weights its scores."""
         if self._inherits(task):
             model = self._inherited(task)
-            assert self._heirs is not None
-            last = checked(self._heirs.scores(model))
+            assert self._inherited_networks is not None
+            last = checked(self._inherited_networks.scores(model))
         elif (task.peer or not self._trainer) and not task.budget.epochs:
             return {}
         elif not epochs:

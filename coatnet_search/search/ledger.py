@@ -19,7 +19,7 @@ from coatnet_search.record.trial import TERMINAL, Failure, Trial
 from coatnet_search.search.replicates import REPLICATE
 from coatnet_search.search.task import Report
 from coatnet_search.study.audit_trials import DRAWN
-from coatnet_search.study.planned_trials import Cell
+from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.run_folder import code_version
 from coatnet_search.study.study import Study
 
@@ -58,7 +58,7 @@ class Ledger:
     def free_number(self) -> int:
         return next(number for number in itertools.count() if number not in self.trials)
 
-    def begin(self, cell: Cell, key: str, origin: str, more: Mapping[str, Any] = MappingProxyType({})) -> Trial:
+    def begin(self, cell: PlannedTrial, key: str, origin: str, more: Mapping[str, Any] = MappingProxyType({})) -> Trial:
         """A trial with the next free number; ``more``: attributes besides the cell's."""
         arch = None if cell.peer else cell.arch
         trial = Trial(
@@ -113,7 +113,9 @@ class Ledger:
     def copy(self, trial: Trial, origin: str) -> None:
         """A finished training of another record, as a trial of this one."""
         assert trial.arch is not None and trial.budget is not None
-        cell = Cell(arch=trial.arch, budget=trial.budget, candidate=trial.candidate, attributes=trial.attributes)
+        cell = PlannedTrial(
+            arch=trial.arch, budget=trial.budget, candidate=trial.candidate, attributes=trial.attributes
+        )
         known = {name: value for name, value in trial.metrics.items() if value is not None}
         self.end(self.begin(cell, str(trial.key), origin),
                  Report(metrics=known, state="done", device=trial.device, timings=trial.timings))  # fmt: skip

@@ -8,7 +8,7 @@ from coatnet_search.analysis.tuning import TUNE
 from coatnet_search.core.errors import InputError
 from coatnet_search.curves.next_run import Answer, Beliefs, Run
 from coatnet_search.record.trial import TERMINAL, Trial
-from coatnet_search.study.planned_trials import Cell
+from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.sections import SettleSpec
 
 SECONDS_PER_MAC = 3e-11  # until a run has been timed: only ratios of hours matter
@@ -17,7 +17,7 @@ SECONDS_PER_MAC = 3e-11  # until a run has been timed: only ratios of hours matt
 class Ordering:
     """The order of a study's planned cells: ``next`` gives the key of one of those that are open."""
 
-    def __init__(self, cells: Mapping[str, Cell], settle: SettleSpec | None) -> None:
+    def __init__(self, cells: Mapping[str, PlannedTrial], settle: SettleSpec | None) -> None:
         self._cells, self._settle = cells, settle
         self.answer: Answer | None = None  # of ``settle``: the choice as it stood when it was last asked
 
@@ -51,23 +51,23 @@ class Ordering:
         return keys[ranked[0].run] if ranked else None
 
     @staticmethod
-    def _ranked(cell: Cell) -> bool:
+    def _ranked(cell: PlannedTrial) -> bool:
         return cell.budget.epochs > 0 and not cell.attributes.get("doubled") and TUNE not in cell.attributes
 
     @staticmethod
-    def _run(cell: Cell, trial: Trial | None = None) -> Run:
+    def _run(cell: PlannedTrial, trial: Trial | None = None) -> Run:
         budget, place = cell.budget, cell.attributes
         error = trial.metrics.get("error") if trial and trial.state == "done" else None
         return Run(layout=cell.layout, num_images=budget.num_images or 0, instance=place.get("instance", 1),
                    size=place.get("size", 1.0), seed=budget.seed * 1000 + budget.draw, error=error or None)  # fmt: skip
 
 
-def _work(cell: Cell) -> float:
+def _work(cell: PlannedTrial) -> float:
     """Multiply-adds of a training up to a factor that all share."""
     return float(cell.budget.epochs * (cell.budget.num_images or 0)) * cell.macs
 
 
-def _rate(cells: Mapping[str, Cell], trials: Sequence[Trial]) -> float:
+def _rate(cells: Mapping[str, PlannedTrial], trials: Sequence[Trial]) -> float:
     """Hours a multiply-add, by the runs so far."""
     timed = [trial.timings["wall_s"] / _work(cells[str(trial.key)]) for trial in trials
              if trial.state == "done" and trial.timings.get("wall_s") and _work(cells[str(trial.key)])]  # fmt: skip

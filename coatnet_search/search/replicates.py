@@ -7,7 +7,7 @@ import numpy as np
 
 from coatnet_search.analysis.front_noise import near_front
 from coatnet_search.record.trial import Trial
-from coatnet_search.study.planned_trials import Cell
+from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study
 
 REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
@@ -20,7 +20,7 @@ class Replicates:
         self._study = study
         self._near_then: tuple[int, set[int | None]] = (-1, set())  # how many had ended, and who was near the front
 
-    def left(self, candidates: Iterable[Trial], trials: Sequence[Trial], ended: int) -> list[Cell]:
+    def left(self, candidates: Iterable[Trial], trials: Sequence[Trial], ended: int) -> list[PlannedTrial]:
         """What is still to be trained: each finished candidate near the front with the seeds after its own, a seed at a
         time. ``trials``: all that there are, ``ended`` of which have ended."""
         done = [trial for trial in candidates if trial.state == "done"]
@@ -49,8 +49,8 @@ class Replicates:
         shown: np.ndarray = np.array([[one.metrics[name] for name in objectives] for one in own], dtype=float) * signs
         return shown
 
-    def _again(self, trial: Trial, more: int) -> Cell:
+    def _again(self, trial: Trial, more: int) -> PlannedTrial:
         budget = trial.budget or self._study.budget
         arch = trial.arch or self._study.space.decode(trial.candidate)
-        return Cell(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more), candidate=trial.candidate,
-                    attributes={REPLICATE: more, "of": trial.number})  # fmt: skip
+        return PlannedTrial(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more),
+                            candidate=trial.candidate, attributes={REPLICATE: more, "of": trial.number})  # fmt: skip

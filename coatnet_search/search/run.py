@@ -30,7 +30,7 @@ from coatnet_search.search.session import Session
 from coatnet_search.search.signals import stop_signals
 from coatnet_search.search.supernet_run import STOP, needs_training, train_here, train_worker
 from coatnet_search.search.task import Fault
-from coatnet_search.study.audit_of_record import judged
+from coatnet_search.study.audit_of_record import audited_record
 from coatnet_search.study.audit_trials import check_audit
 from coatnet_search.study.feasible import check_feasible
 from coatnet_search.study.fork import check_source
@@ -287,6 +287,6 @@ def _mirror(study: Study, folder: Path) -> Iterator[Any]:
 def _tell_front(study: Study, folder: Path) -> None:
     frame = read_record(folder)
     known = all(name in frame for name in study.file.objectives)  # no trial may have told what a user's trainer tells
-    found = judged(frame, study.values())
+    found = audited_record(frame, study.values())
     keys = list(pareto_front(found.frame if found else frame, study.file.objectives)["key"]) if known else []
     write_json(folder / "front.json", [str(key) for key in keys])  # what the mirror tags

@@ -28,7 +28,7 @@ from coatnet_search.search.task import Report, Task
 from coatnet_search.strategies import make_strategy
 from coatnet_search.strategies.halving import RUNG
 from coatnet_search.study.audit_trials import DRAWN, AuditPlan
-from coatnet_search.study.planned_trials import Cell
+from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study, larger
 
 TOO_LARGE = ("out_of_memory", "memory")  # kinds of failure that a larger network would share
@@ -37,7 +37,7 @@ TOO_LARGE = ("out_of_memory", "memory")  # kinds of failure that a larger networ
 class Session:
     """Hands out the tasks of a study and keeps its record. One driver, one thread."""
 
-    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[Cell],
+    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[PlannedTrial],
                  hours: float = 0.0) -> None:  # fmt: skip
         """``hours``: for which earlier sessions ran."""
         self.study, self.run = study, run
@@ -194,7 +194,7 @@ class Session:
             self._all_drawn = True
             return None
         arch = self.study.space.decode(drawn[0])
-        cell = Cell(arch=arch, budget=self.study.budget, candidate=drawn[0], attributes={BASELINE: True})
+        cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=drawn[0], attributes={BASELINE: True})
         return self._start(cell, BASELINE)
 
     @property
@@ -221,7 +221,7 @@ class Session:
         left = self._for_audit()
         return self._start(left[0], AUDIT) if left else None
 
-    def _for_audit(self) -> list[Cell]:
+    def _for_audit(self) -> list[PlannedTrial]:
         return self._audit.left(self._ledger.ordered) if self._audit and self._over else []
 
     def _has_disk(self) -> bool:
@@ -235,7 +235,7 @@ class Session:
         """Whether a candidate has not ended: replicates are of what the whole search found."""
         return any(trial.state not in TERMINAL for trial in self._ledger.first)
 
-    def _replicates(self) -> list[Cell]:
+    def _replicates(self) -> list[PlannedTrial]:
         if self._pending:
             return []
         return self._again.left(self.candidates, list(self.trials.values()), len(self.finished))
@@ -251,7 +251,7 @@ class Session:
         self._open.remove(key)
         return self._start(self._planned[key], "planned")
 
-    def _values(self, cell: Cell) -> dict[str, float] | None:
+    def _values(self, cell: PlannedTrial) -> dict[str, float] | None:
         """What replaces values of the recipe, of a cell that a sweep tunes; None until that has ended."""
         spec, place = self.study.file.tune, (cell.layout, cell.budget.num_images)
         if not cell.tuned or spec is None:
@@ -285,7 +285,7 @@ class Session:
             return None
         arch = self.study.space.decode(proposed[0])
         attributes = {**proposed[0].attributes, **({RUNG: 0} if halving else {})}
-        cell = Cell(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=attributes)
+        cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=proposed[0], attributes=attributes)
         return self._start(cell, self.study.file.search.strategy)
 
     def _constrain(self) -> None:
@@ -298,7 +298,7 @@ class Session:
             self._too_large = too_large
             self._problem = self.study.problem(too_large)
 
-    def _start(self, cell: Cell, origin: str) -> Task:
+    def _start(self, cell: PlannedTrial, origin: str) -> Task:
         tuned = {TUNED: self._values(cell)} if cell.tuned else {}
         self._weighed = False
         return self._task(self._ledger.begin(cell, cell.key(self.study), origin, tuned))

@@ -24,7 +24,7 @@ from coatnet_search.supernet.spec import SupernetSpec
 from coatnet_search.supernet.train import train_supernet
 from coatnet_search.training.device import device_id
 from coatnet_search.training.device_lock import DeviceLock
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 
 STOP = "stop"  # a file in the supernet's folder: workers end after the epoch that they are in
 
@@ -43,50 +43,52 @@ def needs_training(study: Study, run: Path) -> bool:
     return not all(is_trained(run / name) for name in parts(spec))
 
 
-def train_here(study: Study, run: Path, watch: Watch, device: torch.device, world: World = ALONE) -> None:
-    """Trains, or goes on to train, the supernets of a study into the RUN; all workers of a ``world`` call it.
+def train_here(
+    study: Study, run: Path, watch: Watch, device: torch.device, group: ProcessGroup = SINGLE_PROCESS
+) -> None:
+    """Trains, or goes on to train, the supernets of a study into the RUN; all workers of a ``group`` call it.
 
     Raises InputError for what the study has wrong, TrainingFailed where training cannot go on.
     """
     assert study.file.supernet is not None
     for name, spec in parts(study.file.supernet).items():
         trained = is_trained(run / name)
-        world.wait()  # nobody looks after the first has written
-        if not trained and not _train_one(study, run / name, spec, watch, device, world):
+        group.wait()  # nobody looks after the first has written
+        if not trained and not _train_one(study, run / name, spec, watch, device, group):
             return
 
 
 def _train_one(study: Study, folder: Path, spec: SupernetSpec, watch: Watch, device: torch.device,
-               world: World) -> bool:  # fmt: skip
+               group: ProcessGroup) -> bool:  # fmt: skip
     """Whether it came to its end."""
     assert spec.epochs is not None
-    if world.first:
+    if group.first:
         write_facts(folder, study.supernet_facts(spec))
     data = load_data(study.file.data, image_size=study.space.file.image_size)  # type: ignore[arg-type]
-    guard = DeviceLock(device_id(device)).shared if world.size == 1 else nullcontext
+    guard = DeviceLock(device_id(device)).shared if group.size == 1 else nullcontext
     rows: list[Row] = []
     training = train_supernet(
         study.space, data, study.supernet_recipe, spec, device, num_images=study.file.data.num_images,
-        checkpoint=folder / CHECKPOINTS, step_guard=guard, world=world)  # fmt: skip
+        checkpoint=folder / CHECKPOINTS, step_guard=guard, group=group)  # fmt: skip
     for row, nets in training:
         rows.append(row)
-        if world.first:
+        if group.first:
             write_rows(folder, rows)
         if len(rows) == spec.epochs:
-            if world.first:
+            if group.first:
                 write_weights(folder, nets)
-            world.wait()
+            group.wait()
         if watch(row):
             return False
     return True
 
 
-def train_worker(asked: Mapping[str, Any], device: torch.device, world: World) -> None:
+def train_worker(asked: Mapping[str, Any], device: torch.device, group: ProcessGroup) -> None:
     """What each of Ray's workers does: as ``train_here``, until the driver leaves the file ``stop``."""
     run = Path(asked["run"])
 
     def stops(_row: Row) -> bool:
         told = torch.tensor(float((run / FOLDER / STOP).exists()), device=device)
-        return bool(world.sum(told) > 0)  # workers look at different moments; all must end after the same epoch
+        return bool(group.sum(told) > 0)  # workers look at different moments; all must end after the same epoch
 
-    train_here(study_of_values(asked["study"]), run, stops, device, world)
+    train_here(study_of_values(asked["study"]), run, stops, device, group)

@@ -281,8 +281,8 @@ class Space:
         blocks = [{stage.inner_blocks for stage in table if stage} for table in tables]
         if optional:
             return any(a & b for a, b in itertools.combinations(blocks, 2))
-        goes_on = [{stage.inner_blocks for stage in table if stage and stage.stride == 1} for table in tables]
-        return any(a & b for a, b in zip(blocks, goes_on[1:], strict=False))
+        continues = [{stage.inner_blocks for stage in table if stage and stage.stride == 1} for table in tables]
+        return any(a & b for a, b in zip(blocks, continues[1:], strict=False))
 
     def _split(self, blocks: tuple[Stage, ...], place: int, head_size: int | None) -> dict[str, Scalar] | None:
         """The first dimensions, from a place on, that give these blocks; None: there are none."""

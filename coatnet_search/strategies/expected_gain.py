@@ -7,7 +7,7 @@ from scipy.special import ndtr
 from coatnet_search.strategies.features import Array
 
 _POINTS = 1500  # of objective space that gains are averaged over
-_DRAWS = 60_000  # to find that many in what is a thin shell late in a search
+_DRAWS = 60_000  # to find that many in what is a thin points_to_gain late in a search
 
 
 def dominated(points: Array, front: Array) -> Array:
@@ -23,17 +23,17 @@ def nondominated(losses: Array) -> Array:
     return np.asarray(losses[moocore.is_nondominated(losses)]) if len(losses) else losses
 
 
-def shell(front: Array, hopes: Array, reference: Array, rng: np.random.Generator) -> tuple[Array, float]:
-    """Points between what is reached (``front``) and what may be reached (``hopes``), (points, objectives); and the
-    share of the box from the ideal to ``reference`` that they stand for."""
-    ideal = np.minimum(hopes.min(axis=0), front.min(axis=0, initial=np.inf))
+def points_to_gain(front: Array, optimistic: Array, reference: Array, rng: np.random.Generator) -> tuple[Array, float]:
+    """Points between what is reached (``front``) and what may be reached (``optimistic``), (points, objectives); and
+    the share of the box from the ideal to ``reference`` that they stand for."""
+    ideal = np.minimum(optimistic.min(axis=0), front.min(axis=0, initial=np.inf))
     points = ideal + (reference - ideal) * rng.random((_DRAWS, len(reference)))
     points = points[~dominated(points, front)]
-    inside = points[dominated(points, nondominated(hopes))]
+    inside = points[dominated(points, nondominated(optimistic))]
     return np.asarray(inside[:_POINTS]), len(inside) / _DRAWS
 
 
-def reach(mean: Array, std: Array, points: Array) -> Array:
+def chance_to_dominate(mean: Array, std: Array, points: Array) -> Array:
     """(candidates, points): the probability that a candidate is at least as good as the point in every objective."""
     found = np.ones((len(mean), len(points)))
     for column in range(mean.shape[1]):
@@ -47,7 +47,7 @@ def reach(mean: Array, std: Array, points: Array) -> Array:
 def best_batch(chances: Array, taken: Array, count: int) -> list[tuple[int, float]]:
     """Up to ``count`` candidates, each the one that adds most to those before it, with the share of points it adds.
 
-    ``chances``: see ``reach``; ``taken`` (points,): the probability that a point is reached already.
+    ``chances``: see ``chance_to_dominate``; ``taken`` (points,): the probability that a point is reached already.
     """
     left = 1.0 - taken
     chosen: list[tuple[int, float]] = []

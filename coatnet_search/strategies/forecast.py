@@ -66,7 +66,7 @@ def _means(names: Iterable[str], group: Sequence[Seen]) -> dict[str, float]:
     return found
 
 
-class Outlook:
+class Surrogates:
     """Models fitted to what is done. ``columns`` are objectives as losses, on the scales that the models work on."""
 
     def __init__(self, problem: Problem, features: Features, done: Sequence[Done], models: Sequence[str],

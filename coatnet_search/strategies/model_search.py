@@ -10,9 +10,9 @@ import numpy as np
 from coatnet_search.record.trial import Trial
 from coatnet_search.strategies.breeding import breed
 from coatnet_search.strategies.cold_start import spread
-from coatnet_search.strategies.expected_gain import best_batch, nondominated, reach, shell
+from coatnet_search.strategies.expected_gain import best_batch, chance_to_dominate, nondominated, points_to_gain
 from coatnet_search.strategies.features import Array, Features
-from coatnet_search.strategies.forecast import Outlook, averaged
+from coatnet_search.strategies.forecast import Surrogates, averaged
 from coatnet_search.strategies.legal_candidates import ENUMERABLE, draw, every, towards_extremes
 from coatnet_search.strategies.problem import Key, Known, Problem, Suggestion, look_back
 
@@ -21,7 +21,7 @@ _DRAWN, _BRED, _ROUNDS = 1000, 700, 3  # candidates of a space that is too large
 _PARENTS = 50  # of those, in each round
 _KEPT = 800  # candidates that stay for the exact choice of a batch
 _ROUGH = 200  # points for the choice of those
-_HOPE = 1.0  # standard deviations below the mean that a candidate is hoped to reach
+_OPTIMISM = 1.0  # standard deviations below the mean that a candidate is hoped to chance_to_dominate
 _TRUST = 0.7  # of the models' standard deviations, which are wide after few trials; found on published tables
 
 
@@ -46,8 +46,8 @@ def suggest(problem: Problem, history: Sequence[Trial], rng: np.random.Generator
         pool = [known for known in pool if known.key not in taken]
         waiting = [seen.known for seen in past if seen.state == "running"] + chosen
         features = Features(problem, [*pool, *waiting, *(one.known for one in done)])
-        outlook = Outlook(problem, features, done, models, rng)
-        for known, gain in _best(outlook, pool, waiting, taken, count - len(chosen), rng):
+        surrogates = Surrogates(problem, features, done, models, rng)
+        for known, gain in _best(surrogates, pool, waiting, taken, count - len(chosen), rng):
             chosen.append(known)
             gains[known.key] = {"expected_gain": gain}
     chosen += draw(problem, rng, count - len(chosen), taken | {known.key for known in chosen})
@@ -65,7 +65,7 @@ def _pool(problem: Problem, rng: np.random.Generator, taken: set[Key]) -> list[K
 
 @dataclass(frozen=True)
 class _Forecast:
-    """Candidates with what the outlook says of each: (candidates, objectives) twice, and (candidates,)."""
+    """Candidates with what the surrogates says of each: (candidates, objectives) twice, and (candidates,)."""
 
     known: list[Known]
     mean: Array
@@ -73,9 +73,9 @@ class _Forecast:
     feasible: Array
 
     @classmethod
-    def of(cls, outlook: Outlook, known: Sequence[Known]) -> "_Forecast":
-        mean, std = outlook.predict(known)
-        return cls(list(known), mean, _TRUST * std, outlook.feasible(known))
+    def of(cls, surrogates: Surrogates, known: Sequence[Known]) -> "_Forecast":
+        mean, std = surrogates.predict(known)
+        return cls(list(known), mean, _TRUST * std, surrogates.feasible(known))
 
     def __add__(self, other: "_Forecast") -> "_Forecast":
         arrays = ((self.mean, other.mean), (self.std, other.std), (self.feasible, other.feasible))
@@ -87,54 +87,54 @@ class _Forecast:
 
     def chances(self, points: Array) -> Array:
         """(candidates, points): the probability that a candidate is legal and reaches the point."""
-        return np.asarray(reach(self.mean, self.std, points) * self.feasible[:, None])
+        return np.asarray(chance_to_dominate(self.mean, self.std, points) * self.feasible[:, None])
 
 
-def _best(outlook: Outlook, pool: list[Known], waiting: Sequence[Known], taken: set[Key], count: int,
+def _best(surrogates: Surrogates, pool: list[Known], waiting: Sequence[Known], taken: set[Key], count: int,
           rng: np.random.Generator) -> list[tuple[Known, float]]:  # fmt: skip
     """The batch that is expected to add most to what is reached and to what ``waiting`` candidates will reach, each
     with what it is expected to add."""
     if not pool:
         return []
-    forecast = _Forecast.of(outlook, pool)
-    places, share = _open_points(outlook, forecast, rng)
-    points = outlook.to_scale(places)
+    forecast = _Forecast.of(surrogates, pool)
+    places, share = _open_points(surrogates, forecast, rng)
+    points = surrogates.to_scale(places)
     gains = forecast.chances(points[:_ROUGH]).sum(axis=1)
-    if outlook.problem.size > ENUMERABLE:
-        forecast, gains = _bred(outlook, forecast, gains, points[:_ROUGH], taken, rng)
+    if surrogates.problem.size > ENUMERABLE:
+        forecast, gains = _bred(surrogates, forecast, gains, points[:_ROUGH], taken, rng)
     kept = forecast.take(np.argsort(-gains, kind="stable")[:_KEPT])
     covered = np.zeros(len(points))
     if waiting:
-        covered = 1.0 - np.prod(1.0 - _Forecast.of(outlook, waiting).chances(points), axis=0)
+        covered = 1.0 - np.prod(1.0 - _Forecast.of(surrogates, waiting).chances(points), axis=0)
     return [(kept.known[place], part * share) for place, part in best_batch(kept.chances(points), covered, count)]
 
 
-def _open_points(outlook: Outlook, forecast: _Forecast, rng: np.random.Generator) -> tuple[Array, float]:
+def _open_points(surrogates: Surrogates, forecast: _Forecast, rng: np.random.Generator) -> tuple[Array, float]:
     """Losses, (points, objectives), that no trial reaches and that some candidate may, and their share of the box.
 
     They lie in a box from the best of every objective to the worst: of the pool where it is known exactly, of what
     trials have shown where it is predicted.
     """
-    losses = np.vstack([outlook.back(forecast.mean), outlook.losses])
-    shown = [column in outlook.models for column in range(losses.shape[1])]
-    high = np.where(shown, outlook.losses.max(axis=0), losses.max(axis=0))
+    losses = np.vstack([surrogates.back(forecast.mean), surrogates.losses])
+    shown = [column in surrogates.models for column in range(losses.shape[1])]
+    high = np.where(shown, surrogates.losses.max(axis=0), losses.max(axis=0))
     margin = 0.02 * (high - losses.min(axis=0)) + 1e-12
-    hopes = outlook.back(forecast.mean - _HOPE * forecast.std)
-    return shell(nondominated(outlook.reached()), hopes, high + margin, rng)
+    optimistic = surrogates.back(forecast.mean - _OPTIMISM * forecast.std)
+    return points_to_gain(nondominated(surrogates.reached()), optimistic, high + margin, rng)
 
 
-def _bred(outlook: Outlook, forecast: _Forecast, gains: Array, points: Array, taken: set[Key],
+def _bred(surrogates: Surrogates, forecast: _Forecast, gains: Array, points: Array, taken: set[Key],
           rng: np.random.Generator) -> tuple[_Forecast, Array]:  # fmt: skip
     """The forecast with generations of children of its best candidates and of the front of the trials."""
-    front = moocore.is_nondominated(outlook.losses, keep_weakly=True)
-    tried = [known for known, best in zip(outlook.known, front, strict=True) if best]
+    front = moocore.is_nondominated(surrogates.losses, keep_weakly=True)
+    tried = [known for known, best in zip(surrogates.known, front, strict=True) if best]
     taken = taken | {known.key for known in forecast.known}
     for _ in range(_ROUNDS):
         best = [forecast.known[place] for place in np.argsort(-gains, kind="stable")[:_PARENTS]]
-        children = breed(outlook.problem, [*best, *tried], rng, _BRED, taken)
+        children = breed(surrogates.problem, [*best, *tried], rng, _BRED, taken)
         if not children:
             break
         taken |= {known.key for known in children}
-        added = _Forecast.of(outlook, children)
+        added = _Forecast.of(surrogates, children)
         forecast, gains = forecast + added, np.concatenate([gains, added.chances(points).sum(axis=1)])
     return forecast, gains

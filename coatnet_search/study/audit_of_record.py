@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analysis.audit import NUM_BANDS, Audit, Network, audit, audited_metric, band_of
-from coatnet_search.analysis.audit_decision import Verdict, corrected, judge
+from coatnet_search.analysis.audit_decision import AuditDecision, corrected, decide
 from coatnet_search.analysis.frame import AUDIT, complete, numbers, searched
-from coatnet_search.analysis.front import APART, comparable, join_words
+from coatnet_search.analysis.front import SEPARATE_FRONTS, comparable, join_words
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import sense_of
 from coatnet_search.strategies.problem import Problem
@@ -23,14 +23,14 @@ LEAST_SEEDS = 2  # finished trainings of a network that counts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class AuditedRecord:
     """A record with inherited scores as an audit lets it be read. ``frame``: with corrected scores where they are, with
-    layouts ``APART`` (see ``analyse``) where they cannot be compared; ``found`` is None where nothing was audited;
-    ``notes``: what is unequal or missing in the audit, as sentences."""
+    layouts ``SEPARATE_FRONTS`` (see ``analysis.front``) where they cannot be compared; ``found`` is None where nothing
+    was audited; ``notes``: what is unequal or missing in the audit, as sentences."""
 
     frame: pd.DataFrame
     found: Audit | None
-    verdict: Verdict
+    decision: AuditDecision
     notes: Sequence[str] = ()
 
 
@@ -38,13 +38,13 @@ def is_inherited(study: Mapping[str, Any]) -> bool:
     return study.get("evaluate") == "inherited"
 
 
-def judged(
+def audited_record(
     frame: pd.DataFrame,
     study: Mapping[str, Any],
     *,
     layouts: Sequence[str] = (),
     run: Path | None = None,
-) -> Judged | None:
+) -> AuditedRecord | None:
     """What the audit in a record says of the scores of these layouts (none: all that finished); None for a study
     without inherited scores. With its ``run`` a predictor is set beside the supernet too, which takes seconds.
 
@@ -67,10 +67,10 @@ def judged(
     sense = sense_of(metric, study["objectives"])
     hours, problem = (supernet_hours(run, study), _problem(study)) if run and begun else (None, None)
     found = audit(networks, metric, sense, problem=problem, supernet_hours=hours) if begun else None
-    verdict = judge(found, layouts or finished)
-    out = corrected(frame, metric, verdict)
-    out.attrs = {**frame.attrs, APART: verdict.state == "refused"}
-    return Judged(frame=out, found=found, verdict=verdict, notes=notes)
+    decision = decide(found, layouts or finished)
+    out = corrected(frame, metric, decision)
+    out.attrs = {**frame.attrs, SEPARATE_FRONTS: decision.state == "refused"}
+    return AuditedRecord(frame=out, found=found, decision=decision, notes=notes)
 
 
 def _problem(study: Mapping[str, Any]) -> Problem:

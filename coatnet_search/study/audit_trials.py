@@ -22,8 +22,8 @@ from coatnet_search.architecture.arch import Arch, Candidate
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import read_trials, record_path, study_of
 from coatnet_search.record.trial import TERMINAL, Trial
-from coatnet_search.study.planned_trials import Cell
-from coatnet_search.study.study import Study, plain
+from coatnet_search.study.planned_trials import PlannedTrial
+from coatnet_search.study.study import Study, yaml_values
 from coatnet_search.training.recipe import recipe_values
 
 DRAWN = "drawn"  # attribute of an inherited trial that the audit asked for; the search did not propose it
@@ -63,19 +63,19 @@ class AuditPlan:
         self._elsewhere = [row for path in self.spec.records for row in _counting(study, Path(path))]
         self._picked: tuple[object, list[Pick]] = (None, [])  # for which trials, and what: asked for often
 
-    def left(self, trials: Sequence[Trial]) -> list[Cell]:
+    def left(self, trials: Sequence[Trial]) -> list[PlannedTrial]:
         """The trials to run next, all searched ones being finished: inherited ones of networks that were drawn, and
         when these are done the trainings alone, a seed of every network before the next seed of any."""
         picks = self.picks(trials)
         drawn = [pick for pick in picks if pick.number is None]
         if drawn:
             known = {trial.key for trial in trials}
-            cells = [Cell(arch=pick.arch, budget=self.study.budget, candidate=pick.candidate,
+            cells = [PlannedTrial(arch=pick.arch, budget=self.study.budget, candidate=pick.candidate,
                           attributes={DRAWN: True}) for pick in drawn]  # fmt: skip
             return [cell for cell in cells if cell.key(self.study) not in known]
         return list(self._alone(picks, trials))
 
-    def _alone(self, picks: Sequence[Pick], trials: Sequence[Trial]) -> Iterator[Cell]:
+    def _alone(self, picks: Sequence[Pick], trials: Sequence[Trial]) -> Iterator[PlannedTrial]:
         seeds = _seeds(trials)
         wanted = {}
         for pick in picks:
@@ -89,9 +89,9 @@ class AuditPlan:
                 if missing <= place:
                     yield self._cell(pick, own[place - missing], place + 1)
 
-    def _cell(self, pick: Pick, seed: int, place: int) -> Cell:
+    def _cell(self, pick: Pick, seed: int, place: int) -> PlannedTrial:
         budget = self.study.audit_budget(seed - self.study.file.search.seed)
-        return Cell(arch=pick.arch, budget=budget, candidate=pick.candidate,
+        return PlannedTrial(arch=pick.arch, budget=budget, candidate=pick.candidate,
                     attributes={AUDIT: place, "of": pick.number})  # fmt: skip
 
     def elsewhere(self, trials: Sequence[Trial]) -> list[Trial]:
@@ -248,7 +248,7 @@ def _counting(study: Study, path: Path) -> list[Trial]:
 
 def _alike(study: Study, other: Mapping[str, Any]) -> bool:
     """Whether trainings of the other study have the data and recipe of this one's audit."""
-    mine, theirs = plain(recipe_values(study.audit_recipe)), plain(other.get("recipe") or {})
+    mine, theirs = yaml_values(recipe_values(study.audit_recipe)), yaml_values(other.get("recipe") or {})
     same = study.summary is not None and other.get("data_digest") == study.summary.digest
     least = (other.get("data") or {}).get("min_per_class", 1) == study.file.data.min_per_class
     own = other.get("evaluate") == "trained" and not other.get("evaluator")

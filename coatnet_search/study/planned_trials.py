@@ -26,7 +26,7 @@ from coatnet_search.training.budget import Budget
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class PlannedTrial:
     """One planned trial. ``attributes`` say its place: ``instance`` (from 1), ``size`` (multiple of the study's cost),
     ``doubled`` (true: twice the epochs), ``peer``, ``tune`` (values of the recipe that a trial of a sweep replaces).
     ``tuned``: its recipe is the one that its layout's and regime's sweep finds."""
@@ -59,7 +59,7 @@ class Cell:
         return study.key(self.arch, self.budget, replaced=self.attributes.get(TUNE), tuned=self.tuned)
 
 
-def planned(study: Study) -> list[Cell]:
+def planned(study: Study) -> list[PlannedTrial]:
     """Every trial that does not depend on another's result. Needs the study's data (``with_data``).
 
     Raises InputError for a regime that the data cannot give and for a cost that no network of a layout has, SetupError
@@ -67,12 +67,12 @@ def planned(study: Study) -> list[Cell]:
     """
     peers = list(study.peers().values())
     if study.file.equal_cost is None:
-        return [Cell(arch=peer.shape, budget=study.peer_budget(peer), peer=peer, attributes={"peer": peer.label})
-                for peer in peers]  # fmt: skip
+        return [PlannedTrial(arch=peer.shape, budget=study.peer_budget(peer), peer=peer,
+                             attributes={"peer": peer.label}) for peer in peers]  # fmt: skip
     return list(_scaling(study, peers))
 
 
-def _scaling(study: Study, peers: list[Peer]) -> Iterator[Cell]:
+def _scaling(study: Study, peers: list[Peer]) -> Iterator[PlannedTrial]:
     regimes, file = study.file.regimes, study.file
     counts = regime_sizes(study)
     networks = list(_networks(study))
@@ -93,12 +93,14 @@ def _scaling(study: Study, peers: list[Peer]) -> Iterator[Cell]:
             yield from _doubled(study, networks, counts)
 
 
-def _peer(peer: Peer, budget: Budget) -> Cell:
+def _peer(peer: Peer, budget: Budget) -> PlannedTrial:
     spent = Budget(epochs=0) if peer.evaluate == "measured" else budget
-    return Cell(arch=peer.shape, budget=spent, peer=peer, attributes={"peer": peer.label})
+    return PlannedTrial(arch=peer.shape, budget=spent, peer=peer, attributes={"peer": peer.label})
 
 
-def _doubled(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: list[int]) -> Iterator[Cell]:
+def _doubled(
+    study: Study, networks: list[tuple[PlannedTrial, dict[str, Any]]], counts: list[int]
+) -> Iterator[PlannedTrial]:
     for count in counts:
         budget = regime_budget(study, count, 0, 0)
         twice = dataclasses.replace(budget, epochs=2 * budget.epochs)
@@ -108,7 +110,9 @@ def _doubled(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: 
                                           tuned=bool(study.file.tune))  # fmt: skip
 
 
-def _sweeps(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: list[int]) -> Iterator[Cell]:
+def _sweeps(
+    study: Study, networks: list[tuple[PlannedTrial, dict[str, Any]]], counts: list[int]
+) -> Iterator[PlannedTrial]:
     """The trials that tune each layout and regime: its first network, with the seed after those of the runs."""
     assert study.file.tune is not None
     for count in counts:
@@ -119,7 +123,7 @@ def _sweeps(study: Study, networks: list[tuple[Cell, dict[str, Any]]], counts: l
                     yield dataclasses.replace(cell, budget=budget, attributes={**attributes, TUNE: replaced})
 
 
-def _networks(study: Study) -> Iterator[tuple[Cell, dict[str, Any]]]:
+def _networks(study: Study) -> Iterator[tuple[PlannedTrial, dict[str, Any]]]:
     """Each layout's instances at each size, with what tells them apart; the budget is a placeholder."""
     asked = study.file.equal_cost
     assert asked is not None
@@ -132,7 +136,7 @@ def _networks(study: Study) -> Iterator[tuple[Cell, dict[str, Any]]]:
             )  # fmt: skip
             for instance, one in enumerate(found, 1):
                 attributes = {"layout": layout, "size": size, "instance": instance}
-                yield Cell(arch=one.arch, budget=study.budget, candidate=one.candidate), attributes
+                yield PlannedTrial(arch=one.arch, budget=study.budget, candidate=one.candidate), attributes
 
 
 def _spaces(study: Study, layout: str) -> Space | list[Space]:

@@ -207,7 +207,7 @@ class Study:
         space = dataclasses.asdict(self.space.file)
         if not space["only"]:  # the key came after the first records, which must not read as changed
             del space["only"]
-        return plain({"name": self.name, **file, "space": space,
+        return yaml_values({"name": self.name, **file, "space": space,
                       "space_name": self.space.name, "recipe": recipe_values(self.recipe),
                       "evaluator": self.evaluator, **extra})  # fmt: skip
 
@@ -225,10 +225,10 @@ def larger(costs: Mapping[str, float | None], other: Mapping[str, float | None])
     return all(one >= two for one, two in pairs) and any(one > two for one, two in pairs)
 
 
-def plain(value: Any) -> Any:
+def yaml_values(value: Any) -> Any:
     """Mappings as dicts, sequences as lists, paths as text: what YAML and JSON hold."""
     if isinstance(value, Mapping):
-        return {str(key): plain(inner) for key, inner in value.items()}
+        return {str(key): yaml_values(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(inner) for inner in value]
+        return [yaml_values(inner) for inner in value]
     return str(value) if isinstance(value, Path) else value

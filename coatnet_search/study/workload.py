@@ -14,7 +14,7 @@ from coatnet_search.core.quantities import TRAINING
 from coatnet_search.data.batches import TRAIN_SAMPLE
 from coatnet_search.data.load import Summary
 from coatnet_search.space.layout_networks import networks_by_layout
-from coatnet_search.study.planned_trials import Cell, planned
+from coatnet_search.study.planned_trials import PlannedTrial, planned
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import parts
 from coatnet_search.supernet.schedule import Schedule
@@ -25,7 +25,7 @@ UNSEEN = Summary(num_train=1 << 40, num_val=1, num_classes=1, in_channels=3, cla
 DRAWN_CYCLES = 20  # of a supernet's steps, whose random networks stand for all
 
 
-def own_cells(study: Study, warnings: list[str]) -> list[Cell]:
+def own_cells(study: Study, warnings: list[str]) -> list[PlannedTrial]:
     """The trials that the study plans by itself, as many as it will run; without data only a scaling study's networks
     are known."""
     try:
@@ -36,7 +36,7 @@ def own_cells(study: Study, warnings: list[str]) -> list[Cell]:
     return cells[: study.file.search.trials] if study.file.equal_cost else cells
 
 
-def image_macs(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
+def image_macs(study: Study, cells: Sequence[PlannedTrial], candidates: int, macs: float) -> float | None:
     """Image-multiply-adds of all training together: images of an epoch (with what is looked at afterwards), times
     epochs, times multiply-adds; None without data."""
     if study.summary is None:
@@ -85,7 +85,7 @@ def search_epochs(study: Study, candidates: int) -> float:
     return own + in_full(study, candidates) * study.budget.epochs
 
 
-def macs_trained(study: Study, cells: Sequence[Cell], candidates: int, macs: float) -> float | None:
+def macs_trained(study: Study, cells: Sequence[PlannedTrial], candidates: int, macs: float) -> float | None:
     if study.summary is None:
         return None
     every = study.summary.num_train

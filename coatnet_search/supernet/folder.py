@@ -26,7 +26,7 @@ from coatnet_search.space.space import Space
 from coatnet_search.supernet.blueprint import memory_needed
 from coatnet_search.supernet.memory import Memory
 from coatnet_search.supernet.network import Supernet
-from coatnet_search.supernet.rows import APART, FOLDER, ROWS, Row
+from coatnet_search.supernet.rows import FOLDER, PER_LAYOUT_FOLDER, ROWS, Row
 from coatnet_search.supernet.spec import SupernetSpec
 from coatnet_search.supernet.tensor_files import load_supernet, save_supernet
 from coatnet_search.training.budget import Budget
@@ -98,7 +98,10 @@ def parts(spec: SupernetSpec) -> dict[str, SupernetSpec]:
     """The supernets that a study trains, by folder of the RUN; the first is what candidates inherit from."""
     if spec.partition != "both":
         return {FOLDER: spec}
-    return {FOLDER: dataclasses.replace(spec, partition="none"), APART: dataclasses.replace(spec, partition="layout")}
+    return {
+        FOLDER: dataclasses.replace(spec, partition="none"),
+        PER_LAYOUT_FOLDER: dataclasses.replace(spec, partition="layout"),
+    }
 
 
 def supernet_budget(spec: SupernetSpec, num_images: int | None) -> Budget:

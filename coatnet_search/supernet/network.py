@@ -13,7 +13,7 @@ from coatnet_search.space.space import Space
 from coatnet_search.supernet.blueprint import Blueprint, Place
 from coatnet_search.supernet.memory import Memory
 from coatnet_search.supernet.parts import Branch, Part
-from coatnet_search.supernet.shared_weights import Shared, Step, covering
+from coatnet_search.supernet.shared_weights import Shared, Step, largest_parts
 from coatnet_search.supernet.slices import Cut, view
 
 _REMEMBERED = 4096  # candidates whose steps are kept
@@ -61,7 +61,7 @@ class Supernet(nn.Module):
 
     def _largest(self, place: Place) -> list[Part]:
         parts = self._blueprint.parts[place]
-        return covering(parts, [self._blueprint.skeletons[part] for part in parts])
+        return largest_parts(parts, [self._blueprint.skeletons[part] for part in parts])
 
     def _step(self, place: Place, part: Part) -> Step:
         shared = self.get_submodule(".".join(place))
@@ -88,12 +88,12 @@ class Supernet(nn.Module):
     def _run(self, step: Step, x: Tensor, drop_path: float = 0.0, recompute: bool = False) -> Tensor:
         skeleton, tensors = step.skeleton, step.tensors()
 
-        def worn() -> Any:
-            return skeleton.worn(tensors, training=self.training, drop_path=drop_path)
+        def with_tensors() -> Any:
+            return skeleton.with_tensors(tensors, training=self.training, drop_path=drop_path)
 
         if recompute:
-            return recomputed(skeleton.module, x, worn)
-        with worn():
+            return recomputed(skeleton.module, x, with_tensors)
+        with with_tensors():
             y: Tensor = skeleton.module(x)
         return y
 

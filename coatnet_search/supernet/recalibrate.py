@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coatnet_search.data.batches import Batch
-from coatnet_search.training.scoring import Judge
+from coatnet_search.training.scoring import Scorer
 
 BATCH = 256  # images at once, everywhere, so that equal networks get equal bits
 
@@ -24,7 +24,7 @@ def calibration_numbers(regime: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def recalibrate(model: nn.Module, batches: Iterator[Batch], judge: Judge) -> nn.Module:
+def recalibrate(model: nn.Module, batches: Iterator[Batch], scorer: Scorer) -> nn.Module:
     """Sets the statistics of every BatchNorm of ``model``, in place, to the mean over the images of ``batches`` (plain
     ones, without augmentation); every image counts alike. Returns the model, in eval mode."""
     model.eval()
@@ -37,14 +37,14 @@ def recalibrate(model: nn.Module, batches: Iterator[Batch], judge: Judge) -> nn.
         norm.train()
     seen = 0
     while True:
-        with judge.step_guard():
+        with scorer.step_guard():
             batch = next(batches, None)
             if batch is None:
                 break
             seen += len(batch[1])
             for norm in norms:
                 norm.momentum = len(batch[1]) / seen
-            with judge.autocast():
+            with scorer.autocast():
                 model(batch[0])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

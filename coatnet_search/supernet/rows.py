@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "supernet"  # of a RUN
-APART = "supernet-apart"  # of a RUN: one for each layout, beside the one that candidates inherit from
+PER_LAYOUT_FOLDER = "supernet-apart"  # of a RUN: one for each layout, beside the one that candidates inherit from
 ROWS = "epochs.jsonl"  # in either
 
 Row = dict[str, Any]

@@ -31,7 +31,7 @@ def num_bytes(tensors: Sequence[Needed]) -> int:
     return sum(math.prod(needed.shape) * needed.dtype.itemsize for needed in tensors)
 
 
-def covering(parts: Sequence[Part], skeletons: Sequence[Skeleton]) -> list[Part]:
+def largest_parts(parts: Sequence[Part], skeletons: Sequence[Skeleton]) -> list[Part]:
     """The few largest of the parts, in which every tensor of every other part fits."""
     order = sorted(range(len(parts)), key=lambda place: -num_bytes(skeletons[place].tensors))
     kept: list[Part] = []
@@ -50,8 +50,8 @@ def _fits(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
 
 
 class Shared(nn.Module):
-    """Holds the tensors under the names that they have in the parts. ``made``: the covering parts, largest first, whose
-    values it takes over; where one holds a tensor in full, that tensor itself."""
+    """Holds the tensors under the names that they have in the parts. ``made``: the largest parts, largest first,
+    whose values it takes over; where one holds a tensor in full, that tensor itself."""
 
     def __init__(self, tensors: dict[str, Needed], made: Sequence[nn.Module]) -> None:
         super().__init__()

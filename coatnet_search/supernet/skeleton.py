@@ -53,7 +53,7 @@ class Skeleton:
         self._slots.append((holder, key, value))
 
     @contextlib.contextmanager
-    def worn(self, tensors: Sequence[Tensor], *, training: bool, drop_path: float = 0.0) -> Iterator[None]:
+    def with_tensors(self, tensors: Sequence[Tensor], *, training: bool, drop_path: float = 0.0) -> Iterator[None]:
         """The module with these tensors, in the order of ``self.tensors``, until the context ends."""
         if self.module.training != training:
             self.module.train(training)

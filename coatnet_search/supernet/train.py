@@ -27,15 +27,15 @@ from coatnet_search.space.layout_networks import Candidate, networks_by_layout
 from coatnet_search.space.space import Space
 from coatnet_search.supernet.distil import alpha_loss, binary_loss, kl_loss
 from coatnet_search.supernet.folder import Supernets, supernet_budget
-from coatnet_search.supernet.inherit import Inheritance
+from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.supernet.network import Supernet
 from coatnet_search.supernet.schedule import Schedule, neighbours
 from coatnet_search.supernet.spec import SupernetSpec
 from coatnet_search.training.checkpoint import Checkpoint
 from coatnet_search.training.loop import FORWARD_SHARE, Row, Run, TrainingFailed, epochs
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe, recipe_values
-from coatnet_search.training.scoring import Judge, StepGuard
+from coatnet_search.training.scoring import Scorer, StepGuard
 
 JUMP = 2.0  # a loss this many times the layout's usual, and above its first one, is no longer learning
 USUAL = 0.9  # share of the past in a layout's usual loss
@@ -56,11 +56,11 @@ def train_supernet(
     num_images: int | None = None,
     checkpoint: Path | None = None,
     step_guard: StepGuard = nullcontext,
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[tuple[Row, Supernets]]:
     """Trains the supernet of a space and yields a row after each epoch, with the weights as they then are.
 
-    ``recipe``: that of ``supernet_recipe``; ``checkpoint``, ``step_guard`` and ``world`` as in ``train``. Workers train
+    ``recipe``: that of ``supernet_recipe``; ``checkpoint``, ``step_guard`` and ``group`` as in ``train``. Workers train
     the same networks on their shares of each batch and have equal weights throughout.
 
     A row has ``epoch``, ``train_loss`` (of each step's first network: the largest, on labels), ``lr``, ``epoch_s``,
@@ -74,7 +74,7 @@ def train_supernet(
     Raises TrainingFailed, InputError (the space has no supernet, warm-up too long), CheckpointMismatch, SetupError.
     """
     place = torch.device(device)
-    run = _SupernetRun(space, data, recipe, spec, num_images, place, step_guard, world)
+    run = _SupernetRun(space, data, recipe, spec, num_images, place, step_guard, group)
     for row in epochs(run, checkpoint):
         yield row, run.nets
 
@@ -86,14 +86,14 @@ class _Spoiled(Exception):
 class _SupernetRun(Run):
     def __init__(
         self, space: Space, data: Data, recipe: Recipe, spec: SupernetSpec, num_images: int | None,
-        device: torch.device, step_guard: StepGuard, world: World,
+        device: torch.device, step_guard: StepGuard, group: ProcessGroup,
     ) -> None:  # fmt: skip
         self.space, self.spec = space, spec
         self.schedule = Schedule(networks_by_layout(space), spec)
         self.nets = Supernets.fresh(space, self.schedule.names, spec.partition, recipe, spec.seed, device)
         self.drop_path = recipe.drop_path  # is given to networks, the supernet itself has none
         plain = dataclasses.replace(recipe, drop_path=0.0)
-        super().__init__(self.nets, data, plain, supernet_budget(spec, num_images), device, step_guard, world)
+        super().__init__(self.nets, data, plain, supernet_budget(spec, num_images), device, step_guard, group)
         self.probes = self.schedule.probes()
         self.neighbours = neighbours(space, self.schedule.layouts) if spec.partition == "none" else {}
         self.updates: Counter[str] = Counter(dict.fromkeys(self.schedule.names, 0))  # of the present weights
@@ -143,15 +143,15 @@ class _SupernetRun(Run):
         return True
 
     def scores(self, epoch: int) -> Row:
-        judge = Judge(self.recipe, self.data.num_classes, self.device, step_guard=self.step_guard)  # of this worker
-        heirs = Inheritance(self.nets, self.data, self.regime, judge, self.spec.recalibration_images)
+        scorer = Scorer(self.recipe, self.data.num_classes, self.device, step_guard=self.step_guard)  # of this worker
+        inherited = InheritedNetworks(self.nets, self.data, self.regime, scorer, self.spec.recalibration_images)
         names = ("val_loss", "val_top1", "val_top5")
         table = torch.zeros(len(self.probes), len(names), dtype=torch.float64, device=self.device)
         for number, candidate in enumerate(self.probes.values()):
-            if number % self.world.size == self.world.rank:  # each worker has its share of the probes
-                found = heirs.scores(heirs.network(candidate), PROBE_IMAGES)
+            if number % self.group.size == self.group.rank:  # each worker has its share of the probes
+                found = inherited.scores(inherited.network(candidate), PROBE_IMAGES)
                 table[number] = torch.tensor([found[name] for name in names], dtype=torch.float64)
-        values = self.world.sum(table).tolist()
+        values = self.group.sum(table).tolist()
         probes: dict[str, dict[str, Row]] = {}
         for ((layout, size), candidate), row in zip(self.probes.items(), values, strict=True):
             macs = self.schedule.layouts[layout].macs(candidate)
@@ -208,11 +208,11 @@ class _SupernetRun(Run):
         net, total, found = self.nets.of(layout), torch.zeros((), device=self.device), []
         for begin in range(0, len(images), self.micro):
             part, targets = images[begin : begin + self.micro], labels[begin : begin + self.micro]
-            with self.judge.autocast():
+            with self.scorer.autocast():
                 logits = net(part, candidate, drop_path=drop_path).float()
-            self.judge.check(logits)
+            self.scorer.check(logits)
             if teacher is None:
-                loss = self.judge.loss(logits, targets, share, self.recipe.label_smoothing)
+                loss = self.scorer.loss(logits, targets, share, self.recipe.label_smoothing)
             else:
                 loss = self._divergence(logits, teacher[begin : begin + self.micro])
             loss = loss * (len(part) / len(images))
@@ -229,8 +229,8 @@ class _SupernetRun(Run):
     def _exchange(self) -> None:
         """The workers' mean of all gradients. All have trained the same networks, so the same parameters have one."""
         grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self.world.size > 1:
-            flat = self.world.mean(torch.cat([grad.reshape(-1) for grad in grads]))
+        if self.group.size > 1:
+            flat = self.group.mean(torch.cat([grad.reshape(-1) for grad in grads]))
             for grad, mean in zip(grads, torch.split(flat, [grad.numel() for grad in grads]), strict=True):
                 grad.copy_(mean.view(grad.shape))
 
@@ -239,7 +239,7 @@ class _SupernetRun(Run):
     def _look(self, step: int, layout: str, candidates: list[Candidate], losses: Tensor, images: Tensor) -> None:
         """Raises _Spoiled before an update that would ruin the weights; one wait for the device."""
         norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        *values, total = torch.cat([self.world.mean(losses), norm.to(losses)[None]]).tolist()
+        *values, total = torch.cat([self.group.mean(losses), norm.to(losses)[None]]).tolist()
         for candidate, value in zip(candidates, values, strict=True):
             if not math.isfinite(value):
                 stage = self._first_bad(layout, candidate, images)
@@ -266,7 +266,7 @@ class _SupernetRun(Run):
                 return name
         if not bool(torch.isfinite(model.head(x)).all()):
             return "head"
-        return "the loss" if self.world.size == 1 else "the loss, or another worker's images"
+        return "the loss" if self.group.size == 1 else "the loss, or another worker's images"
 
     def _bad_parameter(self) -> str:
         named = self.model.named_parameters()
@@ -322,7 +322,7 @@ class _SupernetRun(Run):
             "recipe": digest([recipe_values(self.recipe), self.drop_path], 16),
             "budget": digest(dataclasses.asdict(self.budget), 16),
             "data": self.data.digest,
-            "workers": str(self.world.size),
+            "workers": str(self.group.size),
         }
 
     def state(self, done: int) -> Checkpoint:

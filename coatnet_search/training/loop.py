@@ -27,9 +27,9 @@ from coatnet_search.training import checkpoint as checkpoints
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.checkpoint import Checkpoint
 from coatnet_search.training.prepare import called, in_memory_format, parameter_groups, prepared
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe, recipe_values, schedule
-from coatnet_search.training.scoring import Judge, StepGuard
+from coatnet_search.training.scoring import Scorer, StepGuard
 
 FORWARD_SHARE = 1 / 3  # of what training on an image costs: looking at one
 Row = dict[str, Any]  # an epoch's metrics
@@ -54,7 +54,7 @@ def train(
     until: int | None = None,
     checkpoint: Path | None = None,
     step_guard: StepGuard = nullcontext,
-    world: World = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> Iterator[dict[str, float]]:
     """Trains ``model``, float (B, C, S, S) -> logits (B, K), in place, and yields a row after each epoch.
 
@@ -70,12 +70,12 @@ def train(
 
     ``checkpoint`` is a folder, written after every epoch. Where it holds a checkpoint of this run, the rows up to there
     are yielded again as they were and training goes on after them. ``step_guard`` is entered for each step and each
-    batch of an evaluation; a guard that needs the device idle at its end must synchronise. ``world``: this process is
+    batch of an evaluation; a guard that needs the device idle at its end must synchronise. ``group``: this process is
     one of several workers; each trains on its share of every batch, all yield the same rows, the first writes files.
 
     Raises TrainingFailed, InputError (model and data don't fit, warm-up too long) and its CheckpointMismatch.
     """
-    yield from epochs(Run(model, data, recipe, budget, torch.device(device), step_guard, world, until), checkpoint)
+    yield from epochs(Run(model, data, recipe, budget, torch.device(device), step_guard, group, until), checkpoint)
 
 
 def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
@@ -83,7 +83,7 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
     history: list[Row] = []
     identity = run.identity() if checkpoint else {}
     found = checkpoints.load(checkpoint, identity) if checkpoint else None
-    if checkpoint and not run.world.agrees(found.epoch if found else 0, run.device):
+    if checkpoint and not run.group.agrees(found.epoch if found else 0, run.device):
         raise TrainingFailed("checkpoint", f"not all workers see the same checkpoints in {checkpoint}")
     if found:
         run.restore(found)
@@ -92,7 +92,7 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
     for epoch in range(len(history) + 1, run.last + 1):
         with _named_failures(run.recipe, run.side, run.device):
             history.append(run.epoch(epoch))
-        if checkpoint and run.world.first and run.is_kept(epoch):
+        if checkpoint and run.group.first and run.is_kept(epoch):
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
         yield dict(history[-1])
     run.finish()
@@ -130,10 +130,10 @@ class Run:
 
     def __init__(
         self, model: nn.Module, data: Data, recipe: Recipe, budget: Budget, device: torch.device,
-        step_guard: StepGuard, world: World, until: int | None = None,
+        step_guard: StepGuard, group: ProcessGroup, until: int | None = None,
     ) -> None:  # fmt: skip
         self.data, self.recipe, self.budget, self.device, self.step_guard = data, recipe, budget, device, step_guard
-        self.world, self.last, self.wait_s = world, min(until or budget.epochs, budget.epochs), 0.0
+        self.group, self.last, self.wait_s = group, min(until or budget.epochs, budget.epochs), 0.0
         self.regime = data.regime(budget.num_images, budget.draw)
         self.num_steps = self.steps_of_epoch()
         self.rate = schedule(recipe, epochs=budget.epochs, steps_per_epoch=self.num_steps)
@@ -146,18 +146,18 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
         )
-        self.judge = Judge(recipe, data.num_classes, device, step_guard=step_guard, world=world)
+        self.scorer = Scorer(recipe, data.num_classes, device, step_guard=step_guard, group=group)
 
     def steps_of_epoch(self) -> int:
         return self.data.num_steps(self.recipe.batch_size, len(self.regime))
 
     def in_training(self) -> nn.Module:
         """The model as a step calls it."""
-        return called(self.model, self.recipe, self.device, self.world)
+        return called(self.model, self.recipe, self.device, self.group)
 
     def _micro_batch(self) -> int:
         """Images at once on this device. Raises InputError where the batch does not divide among workers and parts."""
-        batch, workers = min(self.recipe.batch_size, len(self.regime)), self.world.size
+        batch, workers = min(self.recipe.batch_size, len(self.regime)), self.group.size
         micro = self.recipe.micro_batch or max(1, batch // workers)
         if batch % (workers * micro) and batch == self.recipe.batch_size:
             raise InputError(f"recipe.batch_size: {batch} does not divide among {workers} workers that take {micro} "
@@ -169,7 +169,7 @@ class Run:
         begin = time.perf_counter()
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):  # dropout and stochastic depth draw from the global generators
-            own = (self.world.rank,) if self.world.rank else ()  # workers drop different blocks
+            own = (self.group.rank,) if self.group.rank else ()  # workers drop different blocks
             torch.manual_seed(generator(self.budget.seed, epoch, 2, *own).initial_seed())
             losses = self._steps(epoch)
         train_loss = float(losses[losses.isfinite()].double().mean())  # waits for the device
@@ -225,7 +225,7 @@ class Run:
             device=self.device,
             regime=self.regime,
             image_size=self.side,
-            part=self.world.part,
+            part=self.group.part,
         )
         random = np.random.default_rng((seed, epoch, 3))
         shares = random.beta(recipe.mixup, recipe.mixup, self.num_steps).tolist() if recipe.mixup else None
@@ -237,13 +237,13 @@ class Run:
                 self.wait_s += time.perf_counter() - begin
                 losses[step] = self.step(first + step, images, labels, shares[step] if shares else 1.0)
             if (step + 1) % CHECK_EVERY == 0:
-                self.check(self.world.mean(losses[: step + 1]), epoch)
-        losses = self.world.mean(losses)
+                self.check(self.group.mean(losses[: step + 1]), epoch)
+        losses = self.group.mean(losses)
         self.check(losses, epoch)
         return losses
 
     def step(self, step: int, images: Tensor, labels: Tensor, share: float) -> Tensor:
-        """One update, the ``step``-th of the run; returns its loss. ``share``: see ``Judge.loss``."""
+        """One update, the ``step``-th of the run; returns its loss. ``share``: see ``Scorer.loss``."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         if share < 1:  # within what is looked at at once, as the labels are
@@ -265,26 +265,26 @@ class Run:
             last = begin + self.micro >= len(images)
             alone = getattr(self.called, "no_sync", nullcontext)  # workers exchange gradients once a batch
             with nullcontext() if last else alone():
-                with self.judge.autocast():
+                with self.scorer.autocast():
                     logits = self.called(part)
-                self.judge.check(logits)
-                loss = self.judge.loss(logits.float(), targets, share, self.recipe.label_smoothing)
+                self.scorer.check(logits)
+                loss = self.scorer.loss(logits.float(), targets, share, self.recipe.label_smoothing)
                 loss = loss * (len(part) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
     def _evaluate_train(self, model: nn.Module) -> tuple[float, float, float]:
-        numbers = self.regime[:TRAIN_SAMPLE][self.world.rank :: self.world.size]
-        return self.judge.scores(model, self.data.plain_batches(
+        numbers = self.regime[:TRAIN_SAMPLE][self.group.rank :: self.group.size]
+        return self.scorer.scores(model, self.data.plain_batches(
             numbers, batch_size=2 * self.micro, device=self.device, image_size=self.side,
             whole=not self.recipe.centre_crop))  # fmt: skip
 
     def _evaluate_val(self, model: nn.Module) -> tuple[float, float, float]:
         size = 2 * self.micro  # without gradients twice as many images fit
-        return self.judge.scores(model, self.data.val_batches(
+        return self.scorer.scores(model, self.data.val_batches(
             batch_size=size, device=self.device, image_size=self.side, whole=not self.recipe.centre_crop,
-            part=self.world.part))  # fmt: skip
+            part=self.group.part))  # fmt: skip
 
     def finish(self) -> None:
         if self.ema:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from coatnet_search.core.errors import InputError
 from coatnet_search.training.heap import keep_memory
 from coatnet_search.training.measurements.conditions import check_compiler
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 from coatnet_search.training.recipe import Recipe
 
 Forward = Callable[[Tensor], Tensor]
@@ -47,7 +47,7 @@ def _running(model: nn.Module) -> Iterator[nn.Module]:
         yield from more() if callable(more) else ()
 
 
-def called(model: nn.Module, recipe: Recipe, device: torch.device, world: World) -> nn.Module:
+def called(model: nn.Module, recipe: Recipe, device: torch.device, group: ProcessGroup) -> nn.Module:
     """What a training step calls: the model, compiled and shared among workers as asked, with the same parameters.
 
     Raises SetupError where there is no compiler.
@@ -55,7 +55,7 @@ def called(model: nn.Module, recipe: Recipe, device: torch.device, world: World)
     if recipe.compile:
         check_compiler(device)
         model = torch.compile(model)  # type: ignore[assignment]
-    return world.wrap(model, device)
+    return group.wrap(model, device)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

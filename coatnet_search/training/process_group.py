@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 
 @dataclass(frozen=True)
-class World:
+class ProcessGroup:
     """Worker ``rank`` of ``size``."""
 
     rank: int = 0
@@ -54,4 +54,4 @@ class World:
             distributed.barrier()
 
 
-ALONE = World()
+SINGLE_PROCESS = ProcessGroup()

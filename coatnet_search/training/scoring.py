@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.batches import Batch
-from coatnet_search.training.process_group import ALONE, World
+from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
 
 StepGuard = Callable[[], AbstractContextManager[Any]]
 
 
-class Judge:
+class Scorer:
     """By a recipe's loss and precision, on one device. ``step_guard`` is entered for each batch that is looked at."""
 
     def __init__(
         self, recipe: Recipe, num_classes: int, device: torch.device, *, step_guard: StepGuard = nullcontext,
-        world: World = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:  # fmt: skip
         self.recipe, self.num_classes, self.device = recipe, num_classes, device
-        self.step_guard, self.world = step_guard, world
+        self.step_guard, self.group = step_guard, group
         self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
         bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
         self.dtype = torch.bfloat16 if bfloat16 else None
@@ -70,5 +70,5 @@ class Judge:
                 hits = logits.topk(best).indices == labels[:, None]  # (B, 5)
                 loss = self.loss(logits, labels) * len(labels)
                 sums += torch.stack([loss, hits[:, 0].sum(), hits.sum(), torch.ones_like(loss) * len(labels)])
-        loss_sum, top1, top5, count = self.world.sum(sums).tolist()
+        loss_sum, top1, top5, count = self.group.sum(sums).tolist()
         return loss_sum / count, top1 / count, top5 / count

@@ -16,7 +16,7 @@ from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import heading, sense_of, show
 from coatnet_search.core.screen import command
-from coatnet_search.study.audit_of_record import judged
+from coatnet_search.study.audit_of_record import audited_record
 from runs_on_disk import Run, Site, words
 from views.scaling import fitted
 
@@ -45,17 +45,17 @@ def main(site: Site, run: Run) -> None:
     try:
         target = _target(run)
         limits, layouts = _limits(run), _layouts(run)
-        view = judged(run.record, run.study, layouts=layouts) if layouts else run.audit
-        if view and view.verdict.state == "refused":
-            raise InputError(f"{view.verdict.says}. Choose within one")
+        view = audited_record(run.record, run.study, layouts=layouts) if layouts else run.audit
+        if view and view.decision.state == "refused":
+            raise InputError(f"{view.decision.says}. Choose within one")
         choices = _choose(run, view.frame if view else run.frame, limits, top, target)
     except InputError as error:
         st.warning(words(error))
         return
     if target:
-        st.markdown(words(target.scaling.verdict(target.at, compute=target.compute, beyond=target.beyond)))
+        st.markdown(words(target.scaling.conclusion(target.at, compute=target.compute, beyond=target.beyond)))
     rule = RULE_AT if target else RULE
-    _show(run, choices, limits, f"{rule}; {view.verdict.says}" if view else rule)
+    _show(run, choices, limits, f"{rule}; {view.decision.says}" if view else rule)
     given = [f"{name}={number_words(value)}" for name, value in limits.items() if run.limits.get(name) != value]
     more = [*(target.options() if target else []), *(["--limit", *given] if given else []),
             *(["--layout", *layouts] if layouts else []), "--top", top]  # fmt: skip

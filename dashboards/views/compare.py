@@ -8,7 +8,7 @@ import streamlit as st
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import axis_title, quality, quantity, sense_of, show, show_difference
 from coatnet_search.figures.compare.figures import difference
-from coatnet_search.figures.compare.summary import front_difference, verdict
+from coatnet_search.figures.compare.summary import conclusion, front_difference
 from runs_on_disk import Run, Site, draw, theme, words
 
 COSTS = ("macs", "params", "activations", "latency_ms", "peak_memory_mib")
@@ -47,7 +47,7 @@ def _compare(first: Run, second: Run, x: str, y: str) -> None:
     table = front_difference(first.frame, second.frame, first.objectives, x, y, num_val)
     names, sense = (first.name, second.name), sense_of(y, first.objectives)
     if same:
-        st.markdown(words(verdict(table, names, x, y, sense)))
+        st.markdown(words(conclusion(table, names, x, y, sense)))
     st.caption("At each cost the best network of either study that costs no more. The band is the 95 % interval from "
                "the number of validation images; the noise between seeds comes on top.")  # fmt: skip
     draw(difference(table, names, x, y, theme=theme()), "difference")

@@ -52,7 +52,7 @@ def _answers(scaling: Scaling, values: dict[str, Any]) -> None:
     sizes = [size for size in sizes if scaling.num_images[0] <= size <= scaling.reach]
     target = st.select_slider("training images", sizes, value=float(scaling.num_images[-1]),
                               format_func=lambda size: f"{size:,.0f}", key="at", bind="query-params")  # fmt: skip
-    st.markdown(words(scaling.verdict(target)))
+    st.markdown(words(scaling.conclusion(target)))
     _table("answers", records(scaling.at(target)))
     st.caption(words(f"{'; '.join(values['settings'])}. Predictions are calibrated up to {scaling.reach:,.0f} images."))
     for text in values["warnings"]:

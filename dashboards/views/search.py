@@ -32,7 +32,7 @@ def main(site: Site, run: Run) -> None:
     for text in more:
         st.info(words(text))
     if run.audit:
-        st.info(words(f"{run.audit.verdict.says[:1].upper()}{run.audit.verdict.says[1:]}."))
+        st.info(words(f"{run.audit.decision.says[:1].upper()}{run.audit.decision.says[1:]}."))
     if run.frame.empty:
         return
     name = st.segmented_control("show", list(VIEWS), default="front", required=True, key="view", bind="query-params",

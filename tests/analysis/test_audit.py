@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from coatnet_search.analysis.audit import Audit, Network, audit, band_of, plain
-from coatnet_search.analysis.audit_decision import Verdict, corrected, judge, trusted
+from coatnet_search.analysis.audit_decision import AuditDecision, corrected, decide, trusted
 from coatnet_search.strategies.problem import Problem
 
 LAYOUTS = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T")
@@ -68,21 +68,21 @@ def test_a_useless_supernet_is_found_out() -> None:
 def test_offsets_of_layouts_are_estimated_tested_and_corrected_by() -> None:
     found = of(world(offsets={"C-C-C-C": 0.08}))
 
-    verdict = judge(found, LAYOUTS)
+    decision = decide(found, LAYOUTS)
 
     assert found.p_equal < 0.01
     assert found.offsets["C-C-C-C"].low > 0.15 and found.offsets["C-T-T-T"].high < 0.12
-    assert verdict.state == "corrected" and verdict.offsets["C-C-C-C"] == pytest.approx(0.18, abs=0.003)
-    assert "C-C-C-C -18.0 points" in verdict.says
+    assert decision.state == "corrected" and decision.offsets["C-C-C-C"] == pytest.approx(0.18, abs=0.003)
+    assert "C-C-C-C -18.0 points" in decision.says
     assert found.corrected.value > found.groups[0].tau.value + 0.2
 
 
 def test_where_an_offset_is_not_known_layouts_are_not_compared() -> None:
     found = of(world(24, offsets={"C-C-C-C": 0.08}))
 
-    verdict, alone = judge(found, LAYOUTS), judge(found, ["C-C-T-T"])
+    decision, alone = decide(found, LAYOUTS), decide(found, ["C-C-T-T"])
 
-    assert verdict.state == "refused" and "C-C-C-T (6 of 10)" in verdict.says
+    assert decision.state == "refused" and "C-C-C-T (6 of 10)" in decision.says
     assert alone.state == "comparable"
     assert {one.note for one in found.offsets.values()} == {"too few: 6 of 10 networks"}
 
@@ -90,16 +90,16 @@ def test_where_an_offset_is_not_known_layouts_are_not_compared() -> None:
 def test_a_layout_that_was_not_audited_is_refused_only_where_offsets_differ() -> None:
     equal, unequal = of(world()), of(world(offsets={"C-C-C-C": 0.08}))
 
-    assert judge(equal, [*LAYOUTS, "T-T-T-T"]).state == "comparable"
-    assert "T-T-T-T (0 of 10)" in judge(unequal, [*LAYOUTS, "T-T-T-T"]).says
+    assert decide(equal, [*LAYOUTS, "T-T-T-T"]).state == "comparable"
+    assert "T-T-T-T (0 of 10)" in decide(unequal, [*LAYOUTS, "T-T-T-T"]).says
 
 
 def test_without_an_offset_layouts_compare_as_they_are_and_the_blind_spot_is_said() -> None:
     found = of(world(own=0.02, noise=0.01))
 
-    verdict = judge(found, LAYOUTS)
+    decision = decide(found, LAYOUTS)
 
-    assert verdict.state == "comparable" and "would go unseen" in verdict.says
+    assert decision.state == "comparable" and "would go unseen" in decision.says
     assert 0 < found.unseen < 0.02
 
 
@@ -112,8 +112,8 @@ def one_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_audit_and_a_tiny_one_say_so() -> None:
     few = of(world(8))
 
-    assert judge(None, LAYOUTS).state == "unaudited" and trusted(None) == []
-    assert judge(few, LAYOUTS).state == "too few"
+    assert decide(None, LAYOUTS).state == "unaudited" and trusted(None) == []
+    assert decide(few, LAYOUTS).state == "too few"
     assert {group.tau.note for group in few.groups[:2]} == {"too few: 8 of 10 networks"}
     assert trusted(few) == ["Audit: too few: 8 of 10 networks."]
     assert of([]).groups[0].tau.value is None
@@ -184,8 +184,8 @@ def test_correcting_a_frame_keeps_what_was_measured() -> None:
     errors = {"error": [0.3, 0.4, 0.5, 0.2], "val_top1": [0.7, 0.6, 0.5, 0.8]}
     frame = pd.DataFrame({"layout": ["A", "B", "C", "A"], "attributes": [{}, {}, {}, {"audit": 1}], **errors})
 
-    out = corrected(frame, "error", Verdict(state="corrected", says="", offsets={"A": 0.1, "B": -0.1}))
-    same = corrected(frame, "error", Verdict(state="comparable", says=""))
+    out = corrected(frame, "error", AuditDecision(state="corrected", says="", offsets={"A": 0.1, "B": -0.1}))
+    same = corrected(frame, "error", AuditDecision(state="comparable", says=""))
 
     np.testing.assert_allclose(out["error"], [0.2, 0.5, np.nan, 0.2])
     np.testing.assert_allclose(out["val_top1"], [0.8, 0.5, np.nan, 0.8])

@@ -252,7 +252,7 @@ def test_layouts_that_cannot_be_told_apart_are_not_ranked_with_certainty() -> No
 
     scaling = fit_scaling(world(same, noise=0.03))
 
-    assert "the data cannot decide" in scaling.verdict(32_000)
+    assert "the data cannot decide" in scaling.conclusion(32_000)
 
 
 def test_larger_regimes_are_held_out_and_predicted() -> None:

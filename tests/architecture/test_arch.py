@@ -111,7 +111,7 @@ def test_every_named_network_has_an_id_of_its_own():
 
 
 def test_an_id_is_the_same_in_another_process():
-    code = "from coatnet_search.family import named_arch; print(named_arch('coatnet-0').id)"
+    code = "from coatnet_search.architecture.family import named_arch; print(named_arch('coatnet-0').id)"
 
     other = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
@@ -122,7 +122,9 @@ def test_an_id_is_the_same_in_another_process():
 
 
 def test_an_architecture_needs_no_torch():
-    code = "import sys, coatnet_search.family as f; f.named_arch('vit-rel').id; print('torch' in sys.modules)"
+    code = (
+        "import sys, coatnet_search.architecture.family as f; f.named_arch('vit-rel').id; print('torch' in sys.modules)"
+    )
 
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -421,7 +421,7 @@ def test_other_files_are_not_weights(tmp_path):
 def test_importing_again_says_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        import coatnet_search.timm_bridge
+        import coatnet_search.architecture.timm_bridge
 
-    assert coatnet_search.timm_bridge is timm_bridge
+    assert coatnet_search.architecture.timm_bridge is timm_bridge
     assert isinstance(ARCH, Arch)

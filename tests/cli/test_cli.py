@@ -80,7 +80,7 @@ def test_help_imports_no_torch_timm_or_ray() -> None:
 
 @pytest.mark.parametrize("verb", ["choose", "report", "scaling"])
 def test_a_verb_that_only_reads_a_record_starts_without_torch_and_ray(verb: str) -> None:
-    code = f"import sys, coatnet_search.commands.{verb}; print(*sys.modules)"
+    code = f"import sys, coatnet_search.cli.commands.{verb}; print(*sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

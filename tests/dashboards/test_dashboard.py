@@ -16,7 +16,7 @@ from streamlit.testing.v1 import AppTest
 from coatnet_search.analysis.frame import numbers
 from coatnet_search.analysis.front import comparable
 from coatnet_search.core.errors import InputError
-from coatnet_search.figures.compare.summary import front_difference, verdict
+from coatnet_search.figures.compare.summary import conclusion, front_difference
 from coatnet_search.figures.insights import marks as insight_marks
 from coatnet_search.figures.status import status
 from coatnet_search.record.fold import encode
@@ -220,7 +220,7 @@ def test_the_difference_of_two_fronts_is_that_of_their_best_at_each_cost():
     assert list(table["x"]) == [2e6, 4e6]
     assert table["difference"].round(3).tolist() == [-0.15, -0.05]
     assert (table["low"] < table["difference"]).all() and (table["high"] < 0).all()
-    assert "second is better at 2 of 2 steps" in verdict(table, ("first", "second"), "macs", "error", "min")
+    assert "second is better at 2 of 2 steps" in conclusion(table, ("first", "second"), "macs", "error", "min")
 
 
 def test_differences_that_the_images_cannot_show_are_called_none():
@@ -228,7 +228,7 @@ def test_differences_that_the_images_cannot_show_are_called_none():
 
     table = front_difference(first, second, {"error": "min"}, "macs", "error", 200)
 
-    assert "nowhere do first and second differ" in verdict(table, ("first", "second"), "macs", "error", "min")
+    assert "nowhere do first and second differ" in conclusion(table, ("first", "second"), "macs", "error", "min")
 
 
 def test_serving_others_is_said_aloud_and_a_taken_port_is_refused(tmp_path, capsys, monkeypatch):

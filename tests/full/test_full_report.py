@@ -8,7 +8,7 @@ import pytest
 from command_line import call
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.full.compare import rows, shown, verdict
+from coatnet_search.full.compare import conclusion, rows, shown
 
 
 def trained(
@@ -42,7 +42,7 @@ def test_the_verdict_follows_from_the_numbers(tmp_path, told, got, words):
 
     table = rows(outs)
 
-    assert words in verdict(table)
+    assert words in conclusion(table)
     assert [row["rank_obtained"] for row in table] == [1, 2]
 
 
@@ -51,7 +51,7 @@ def test_with_three_networks_the_ranks_are_correlated_and_misses_named(tmp_path)
     outs = [trained(tmp_path, "a", 0.7, 0.9), trained(tmp_path, "b", 0.6, 0.8, **curve),
             trained(tmp_path, "c", 0.5, 0.7)]  # fmt: skip
 
-    text = verdict(rows(outs))
+    text = conclusion(rows(outs))
 
     assert "Outside what a curve predicted: b." in text
     assert "over 3 networks: 1.00." in text
@@ -67,7 +67,7 @@ def test_what_two_searches_saw_or_one_at_two_budgets_is_not_compared(tmp_path):
 
     table = rows(outs)
 
-    assert "there is no choice to judge" in verdict(table)
+    assert "there is no choice to judge" in conclusion(table)
     assert {row["rank_search"] for row in table} == {1}
     assert shown(table[-1])["seen"] in ("10,000 images, 5 epochs", "45,000 images, 8 epochs")
 

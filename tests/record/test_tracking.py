@@ -391,7 +391,7 @@ def test_mirroring_needs_a_record_and_a_uri_that_mlflow_takes(tmp_path: Path) ->
 
 
 def test_the_driver_imports_no_mlflow(tmp_path: Path) -> None:
-    code = "import sys, coatnet_search.tracking; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, coatnet_search.record.mirror.mlflow; sys.exit('mlflow' in sys.modules)"
 
     result = subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path)
 
@@ -425,7 +425,7 @@ def test_a_mirror_ends_when_its_driver_is_killed(tmp_path: Path) -> None:
     write_study(tmp_path, 3)
     driver = """
     import sys, time
-    from coatnet_search.tracking import start_mirror
+    from coatnet_search.record.mirror.mlflow import start_mirror
     start_mirror(sys.argv[1], sys.argv[2], "small")
     time.sleep(600)
     """

@@ -8,9 +8,15 @@ from scipy.linalg import cho_solve, cholesky
 from coatnet_search.record.trial import Trial
 from coatnet_search.strategies import Problem, make_strategy
 from coatnet_search.strategies.cold_start import spread
-from coatnet_search.strategies.expected_gain import best_batch, dominated, nondominated, reach, shell
+from coatnet_search.strategies.expected_gain import (
+    best_batch,
+    chance_to_dominate,
+    dominated,
+    nondominated,
+    points_to_gain,
+)
 from coatnet_search.strategies.features import Features
-from coatnet_search.strategies.forecast import Outlook, Scale, averaged
+from coatnet_search.strategies.forecast import Scale, Surrogates, averaged
 from coatnet_search.strategies.gaussian_process import Process
 from coatnet_search.strategies.legal_candidates import draw, every
 from coatnet_search.strategies.problem import look_back
@@ -60,7 +66,7 @@ def searched(name, problem, seed, trials, batch=8):
 
 
 def hypervolume(problem, history):
-    """Of what was found, judged without noise, in units of the whole box."""
+    """Of what was found, audited_record without noise, in units of the whole box."""
     both = np.array([[error(one.candidate), exact(one.candidate)["macs"]] for one in every(problem)])
     found = np.array([[error(trial.candidate), exact(trial.candidate)["macs"]] for trial in history])
     scaled = (found - both.min(axis=0)) / np.ptp(both, axis=0)
@@ -181,7 +187,7 @@ def test_exactly_known_gains_are_shares_of_hypervolume():
     points = rng.random((200_000, 2))
     candidates = np.array([[0.2, 0.7], [0.5, 0.5], [0.8, 0.1]])
 
-    chances = reach(candidates, np.zeros_like(candidates), points)
+    chances = chance_to_dominate(candidates, np.zeros_like(candidates), points)
     covered = 1 - np.prod(1 - chances, axis=0)
 
     assert covered.mean() == pytest.approx(moocore.hypervolume(candidates, ref=[1, 1]), abs=0.005)
@@ -192,7 +198,7 @@ def test_an_uncertain_gain_is_the_mean_over_outcomes():
     points = rng.random((4000, 2))
     mean, std = np.array([[0.5, 0.4]]), np.array([[0.1, 0.0]])
 
-    expected = reach(mean, std, points).mean()
+    expected = chance_to_dominate(mean, std, points).mean()
     outcomes = [np.maximum(0, 1 - (0.5 + 0.1 * draw)) * 0.6 for draw in rng.normal(size=4000)]
 
     assert expected == pytest.approx(np.mean(outcomes), abs=0.02)
@@ -207,14 +213,14 @@ def test_a_batch_does_not_take_the_same_gain_twice():
 
 
 def test_points_lie_between_what_is_reached_and_what_is_hoped_for():
-    front, hopes = np.array([[0.5, 0.5]]), np.array([[0.2, 0.6], [0.6, 0.2]])
+    front, optimistic = np.array([[0.5, 0.5]]), np.array([[0.2, 0.6], [0.6, 0.2]])
 
-    points, share = shell(front, hopes, np.array([1.0, 1.0]), np.random.default_rng(0))
+    points, share = points_to_gain(front, optimistic, np.array([1.0, 1.0]), np.random.default_rng(0))
 
     assert len(points) > 1000 and share == pytest.approx(0.375, abs=0.02)
     assert not dominated(points, front).any()
-    assert dominated(points, hopes).all()
-    assert len(nondominated(np.vstack([hopes, front]))) == 3
+    assert dominated(points, optimistic).all()
+    assert len(nondominated(np.vstack([optimistic, front]))) == 3
 
 
 def test_first_candidates_have_the_extremes_and_every_layout():
@@ -247,11 +253,11 @@ def test_an_outlook_knows_exact_costs_and_predicts_the_rest():
     history = finished([known.candidate for known in draw(problem, rng, 40, set())], rng)
     done = averaged(problem, look_back(problem, history))
 
-    outlook = Outlook(problem, Features(problem, pool), done, ("process",), rng)
-    mean, std = outlook.predict(pool)
+    surrogates = Surrogates(problem, Features(problem, pool), done, ("process",), rng)
+    mean, std = surrogates.predict(pool)
 
     assert (mean[:, 1] == [known.exact["macs"] for known in pool]).all()
     assert (std[:, 1] == 0).all()
     assert (std[:, 0] > 0).all()
-    assert (outlook.feasible(pool) == 1).all()
-    assert outlook.back(outlook.to_scale(outlook.losses)) == pytest.approx(outlook.losses)
+    assert (surrogates.feasible(pool) == 1).all()
+    assert surrogates.back(surrogates.to_scale(surrogates.losses)) == pytest.approx(surrogates.losses)

@@ -11,14 +11,14 @@ from frames import LAYOUTS, STUDY, frame_of, trial
 
 from coatnet_search.analysis.choose import choose
 from coatnet_search.analysis.frame import searched
-from coatnet_search.analysis.front import APART, layouts_table, pareto_front
+from coatnet_search.analysis.front import SEPARATE_FRONTS, layouts_table, pareto_front
 from coatnet_search.core.errors import InputError
 from coatnet_search.figures.audit import figures as audit_figures
 from coatnet_search.figures.audit.summary import audit_section
 from coatnet_search.figures.report import html_page, write_report
 from coatnet_search.figures.search import figures, marks
 from coatnet_search.figures.search.summary import summarize, summary_markdown
-from coatnet_search.study.audit_of_record import judged, pairs
+from coatnet_search.study.audit_of_record import audited_record, pairs
 
 INHERITED: dict[str, Any] = {**STUDY, "evaluate": "inherited", "objectives": {"error": "min", "macs": "min"},
                              "choose": {"top": 3}}  # fmt: skip
@@ -70,7 +70,7 @@ def test_trainings_alone_are_on_no_front_in_no_choice_and_no_figure() -> None:
 
 
 def test_other_studies_are_not_judged() -> None:
-    assert judged(frame_of(trial(0)), STUDY) is None and audit_section(frame_of(trial(0)), STUDY) is None
+    assert audited_record(frame_of(trial(0)), STUDY) is None and audit_section(frame_of(trial(0)), STUDY) is None
 
 
 def test_without_an_audit_a_report_says_unaudited(tmp_path: Path) -> None:
@@ -89,11 +89,11 @@ def test_offsets_that_are_known_are_taken_off_before_anything_is_compared(tmp_pa
     frame = record(offsets={"C-C-C-C": -0.1})
     raw = {int(number): float(error) for number, error in zip(frame["number"], frame["error"], strict=True)}
 
-    found = judged(frame, INHERITED)
+    found = audited_record(frame, INHERITED)
     data = summarize(frame, INHERITED)
     page = write_report(tmp_path, frame, INHERITED).read_text()
 
-    assert found.verdict.state == "corrected" and "corrected" in data["notices"][0]
+    assert found.decision.state == "corrected" and "corrected" in data["notices"][0]
     moved = {row["number"]: row["error"] - raw[row["number"]] for row in data["trials"] if row["layout"] == "C-C-C-C"}
     assert len(moved) == 11 and np.allclose(list(moved.values()), 0.0, atol=0.01)  # its offset: 0.1 - 0.1
     assert found.frame["inherited_error"].tolist() == list(raw.values())
@@ -111,33 +111,33 @@ def test_where_offsets_are_not_known_layouts_are_kept_apart(tmp_path: Path) -> N
     data = summarize(frame, INHERITED, audit=section)
     page = html_page(tmp_path, frame, INHERITED, audit=section)
 
-    assert section.refused and section.judged.frame.attrs[APART]
+    assert section.refused and section.audited_record.frame.attrs[SEPARATE_FRONTS]
     assert data["answer"][0] == "Layouts cannot be compared by their inherited scores."
     assert all(f"{name} " in data["answer"][1] for name in LAYOUTS)
     assert {row["layout"] for row in data["front"]} == set(LAYOUTS)  # each has a front of its own
     assert data["not_chosen"].startswith("Nothing is chosen: the supernet favours layouts")
     assert "--layout NAME" in page
-    line = figures.front(section.judged.frame, INHERITED["objectives"], "macs").data[0]
+    line = figures.front(section.audited_record.frame, INHERITED["objectives"], "macs").data[0]
     assert line.name == "front" and len(line.x) == 0
 
 
 def test_one_layout_alone_may_be_chosen_from_and_two_of_unknown_offset_may_not() -> None:
     frame = record(44, 24, offsets={"C-C-C-C": -0.1})
 
-    one = judged(frame, INHERITED, layouts=["C-C-C-C"])
-    two = judged(frame, INHERITED, layouts=["C-C-T-T", "C-T-T-T"])
+    one = audited_record(frame, INHERITED, layouts=["C-C-C-C"])
+    two = audited_record(frame, INHERITED, layouts=["C-C-T-T", "C-T-T-T"])
 
-    assert one.verdict.state == "comparable" and set(one.frame["layout"]) == {"C-C-C-C"}
-    assert two.verdict.state == "refused" and "C-C-T-T (6 of 10) and C-T-T-T (6 of 10)" in two.verdict.says
+    assert one.decision.state == "comparable" and set(one.frame["layout"]) == {"C-C-C-C"}
+    assert two.decision.state == "refused" and "C-C-T-T (6 of 10) and C-T-T-T (6 of 10)" in two.decision.says
     with pytest.raises(InputError, match="--layout T-T: no finished trial has it; layouts with finished trials: C-C"):
-        judged(frame, INHERITED, layouts=["T-T"])
+        audited_record(frame, INHERITED, layouts=["T-T"])
 
 
 def test_what_is_lost_and_what_is_unequal_is_said() -> None:
     frame = record(24, 24, lost=3)
     lopsided = frame[~((frame["layout"] == "C-C-T-T") & (frame["number"] >= 24) & (frame["number"] < 60))]
 
-    notes, unequal = judged(frame, INHERITED).notes, judged(lopsided, INHERITED).notes
+    notes, unequal = audited_record(frame, INHERITED).notes, audited_record(lopsided, INHERITED).notes
 
     assert "3 of 24 networks of the audit do not count yet" in notes[0] and "3 done and 3 failed" in notes[0]
     assert any(text.startswith("Unequal numbers of networks") and "C-C-T-T " in text for text in unequal)
@@ -150,7 +150,7 @@ def test_the_numbers_of_an_audit_are_plain_values_in_every_case() -> None:
 
 
 def test_figures_of_an_audit_draw_each_network_in_its_layouts_colour() -> None:
-    found = judged(record(), INHERITED).found
+    found = audited_record(record(), INHERITED).found
 
     scores, offsets = audit_figures.scores(found), audit_figures.offsets(found)
 

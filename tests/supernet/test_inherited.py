@@ -33,11 +33,11 @@ from coatnet_search.study.load import load_study, study_of_values
 from coatnet_search.study.plan import make_plan
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
-from coatnet_search.supernet.inherit import Inheritance
+from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.supernet.recalibrate import calibration_numbers, recalibrate
 from coatnet_search.supernet.rows import read_supernet_rows
 from coatnet_search.training.recipe import make_recipe
-from coatnet_search.training.scoring import Judge
+from coatnet_search.training.scoring import Scorer
 
 STUDY = """
 question: Which of some small networks reads digits best?
@@ -73,11 +73,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(study(folder), local=True, runs=folder).run
 
 
-def heirs(of: Path, images: int = 96) -> Inheritance:
+def inherited(of: Path, images: int = 96) -> InheritedNetworks:
     asked = study_of_run(of)
     data = load_data(asked.file.data, image_size=8)
-    judge = Judge(asked.supernet_recipe, 10, torch.device("cpu"))
-    return Inheritance(load_supernets(of / "supernet", asked.space), data, data.regime(320), judge, images)
+    scorer = Scorer(asked.supernet_recipe, 10, torch.device("cpu"))
+    return InheritedNetworks(load_supernets(of / "supernet", asked.space), data, data.regime(320), scorer, images)
 
 
 def study_of_run(of: Path) -> Study:
@@ -104,7 +104,7 @@ def test_the_supernet_is_trained_first_and_candidates_are_scored_with_its_weight
 
 
 def test_a_trial_has_the_scores_that_its_network_alone_has(finished):
-    trial, inheritance = read_trials(finished)[0], heirs(finished)
+    trial, inheritance = read_trials(finished)[0], inherited(finished)
 
     found = inheritance.scores(inheritance.network(trial.candidate))
 
@@ -126,7 +126,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights_and_results(finished
 
 
 def test_the_same_candidate_has_the_same_bits_whatever_was_asked_before(finished):
-    inheritance, candidates = heirs(finished), [trial.candidate for trial in read_trials(finished)]
+    inheritance, candidates = inherited(finished), [trial.candidate for trial in read_trials(finished)]
     before = {name: value.clone() for name, value in inheritance.nets.state_dict().items()}
 
     forward = [inheritance.network(candidate).state_dict() for candidate in candidates]
@@ -193,7 +193,7 @@ def test_full_training_starts_from_inherited_weights(finished):
 
     tensors = read_tensors("inherited", network)
 
-    arch, expected = heirs(finished).nets.extract(read_trials(finished)[1].candidate)
+    arch, expected = inherited(finished).nets.extract(read_trials(finished)[1].candidate)
     assert arch == network.shape
     assert all(torch.equal(tensors[name], value) for name, value in expected.items())
     with pytest.raises(InputError, match=r"coatnet-0 is no finished trial of a search; give RUN:ID"):
@@ -255,11 +255,11 @@ def data() -> Data:
 def test_fresh_statistics_are_the_mean_over_all_images_however_they_are_listed(data):
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm2d(1, momentum=0.3))
-    judge = Judge(make_recipe({"name": "digits"}), 10, torch.device("cpu"))
+    scorer = Scorer(make_recipe({"name": "digits"}), 10, torch.device("cpu"))
     regime = data.regime()
     numbers, shuffled = calibration_numbers(regime, 300), calibration_numbers(regime[:300].flip(0), 300)
 
-    recalibrate(model, data.plain_batches(numbers, batch_size=128, device=torch.device("cpu")), judge)
+    recalibrate(model, data.plain_batches(numbers, batch_size=128, device=torch.device("cpu")), scorer)
 
     images = torch.cat([x for x, _ in data.plain_batches(numbers, batch_size=300, device=torch.device("cpu"))])
     norm = model[0]
@@ -274,7 +274,7 @@ def test_networks_without_batchnorm_need_no_statistics_and_layernorm_is_an_optio
 
     outcome = run(asked, local=True, runs=tmp_path)
 
-    inheritance, candidate = heirs(outcome.run), read_trials(outcome.run)[0].candidate
+    inheritance, candidate = inherited(outcome.run), read_trials(outcome.run)[0].candidate
     model = inheritance.network(candidate)
     plain = build(*inheritance.nets.extract(candidate)).eval()
     assert outcome.complete

@@ -196,9 +196,11 @@ def test_a_call_creates_no_modules_and_copies_no_weights(monkeypatch):
     net(images(TINY), SMALLEST)
 
     for _, _, step in net.network(SMALLEST).steps:
-        worn = step.tensors()
+        with_tensors = step.tensors()
         shared = [tensor for _, tensor, _ in step.named_slices()]
-        assert [w.untyped_storage().data_ptr() for w in worn] == [s.untyped_storage().data_ptr() for s in shared]
+        assert [w.untyped_storage().data_ptr() for w in with_tensors] == [
+            s.untyped_storage().data_ptr() for s in shared
+        ]
 
 
 def test_extracted_weights_are_copies():

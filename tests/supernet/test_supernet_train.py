@@ -152,15 +152,15 @@ def test_a_space_whose_layouts_need_more_steps_than_an_epoch_has_is_refused(data
 
 def spoiled(monkeypatch: pytest.MonkeyPatch, steps: set[int], value: float) -> None:
     """Makes the loss on labels ``value`` times what it is, in the so many-th calls."""
-    from coatnet_search.training.scoring import Judge
+    from coatnet_search.training.scoring import Scorer
 
-    true, calls = Judge.loss, iter(range(10_000))
+    true, calls = Scorer.loss, iter(range(10_000))
 
-    def loss(self: Judge, logits: torch.Tensor, *more: Any) -> torch.Tensor:
+    def loss(self: Scorer, logits: torch.Tensor, *more: Any) -> torch.Tensor:
         found = true(self, logits, *more)
         return found * value if torch.is_grad_enabled() and next(calls) in steps else found
 
-    monkeypatch.setattr(Judge, "loss", loss)
+    monkeypatch.setattr(Scorer, "loss", loss)
 
 
 @pytest.mark.parametrize(("value", "words"), [(100.0, "jumped to"), (float("nan"), "the first values")])

@@ -14,16 +14,16 @@ from coatnet_search.data.load import load_data
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.supernet.folder import supernet_recipe
 from coatnet_search.supernet.train import train_supernet
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 
 Found = tuple[list[dict[str, Any]], dict[str, Tensor]]
 
 
-def trained(data: Data, world: World, checkpoint: Path | None = None, stop_after: int = 2) -> Found:
+def trained(data: Data, group: ProcessGroup, checkpoint: Path | None = None, stop_after: int = 2) -> Found:
     asked = spec(epochs=2)
     rows = []
     training = train_supernet(space(), data, supernet_recipe(recipe(drop_path=0.2), asked), asked, "cpu",
-                              num_images=160, checkpoint=checkpoint, world=world)  # fmt: skip
+                              num_images=160, checkpoint=checkpoint, group=group)  # fmt: skip
     for row, nets in training:
         rows.append({"probes": row.get("probes"), "train_loss": row["train_loss"], "conflict": row["conflict"]})
         weights = {name: value.detach().clone() for name, value in nets.named_parameters()}
@@ -37,11 +37,11 @@ def _worker(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     distributed.init_process_group("gloo", rank=rank, world_size=2)
-    data, world = load_data(DataSpec(name="digits")), World(rank, 2)
-    whole = trained(data, world)
-    trained(data, world, Path(out) / "checkpoints", stop_after=1)
-    world.wait()  # the first writes the checkpoint
-    torch.save({"whole": whole, "cut": trained(data, world, Path(out) / "checkpoints")}, f"{out}/{rank}.pt")
+    data, group = load_data(DataSpec(name="digits")), ProcessGroup(rank, 2)
+    whole = trained(data, group)
+    trained(data, group, Path(out) / "checkpoints", stop_after=1)
+    group.wait()  # the first writes the checkpoint
+    torch.save({"whole": whole, "cut": trained(data, group, Path(out) / "checkpoints")}, f"{out}/{rank}.pt")
     distributed.destroy_process_group()
 
 

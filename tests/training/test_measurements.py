@@ -405,7 +405,7 @@ def test_the_menu_is_free_of_torch_until_used():
     import subprocess
     import sys
 
-    code = "import sys, coatnet_search.measurements as m; m.menu(); print('torch' in sys.modules)"
+    code = "import sys, coatnet_search.training.measurements as m; m.menu(); print('torch' in sys.modules)"
 
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -20,9 +20,9 @@ from coatnet_search.data.memory import InMemory
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.loop import Run, train
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 from coatnet_search.training.recipe import Recipe, make_recipe
-from coatnet_search.training.scoring import Judge
+from coatnet_search.training.scoring import Scorer
 
 BUDGET = Budget(epochs=2, num_images=256)
 ARCH = Arch(image_size=8, in_channels=1, num_classes=10, stem=Stem(depth=1, width=8, stride=1),
@@ -74,7 +74,7 @@ def test_a_batch_in_parts_is_the_same_step_as_the_whole(data):
 
 
 def a_run(data: Data, model: nn.Module | None = None, **changes: Any) -> Run:
-    return Run(model or Plain(), data, recipe(**changes), BUDGET, torch.device("cpu"), nullcontext, World())
+    return Run(model or Plain(), data, recipe(**changes), BUDGET, torch.device("cpu"), nullcontext, ProcessGroup())
 
 
 @pytest.mark.parametrize("micro_batch", [0, 16])
@@ -83,14 +83,14 @@ def test_mixup_blends_labels_as_it_blends_images(data, micro_batch):
     labels = torch.arange(64) % 10
     images = labels.float().view(-1, 1, 1, 1).expand(64, 1, 8, 8)  # an image is its label
     plain, run.called = run.called, lambda part: seen.append(part[:, 0, 0, 0]) or plain(part)
-    judged: list[Tensor] = []
-    loss, run.judge.loss = run.judge.loss, lambda logits, targets, *rest: judged.append(targets) or loss(
+    audited_record: list[Tensor] = []
+    loss, run.scorer.loss = run.scorer.loss, lambda logits, targets, *rest: audited_record.append(targets) or loss(
         logits, targets, *rest)  # fmt: skip
 
     run.step(0, images, labels, 0.75)
 
-    assert len(seen) == len(judged) == (4 if micro_batch else 1)
-    for images_seen, targets in zip(seen, judged, strict=True):
+    assert len(seen) == len(audited_record) == (4 if micro_batch else 1)
+    for images_seen, targets in zip(seen, audited_record, strict=True):
         torch.testing.assert_close(images_seen, 0.75 * targets + 0.25 * targets.flip(0))
 
 
@@ -100,12 +100,12 @@ def test_mixup_blends_labels_as_it_blends_images(data, micro_batch):
                                           + (1 - targets) * nn.functional.logsigmoid(-logits)).sum(1).mean()),
 ])  # fmt: skip
 def test_losses_smoothing_and_mixed_labels_are_what_their_formulas_say(loss, expected):
-    judge = Judge(recipe(loss=loss), 4, torch.device("cpu"))
+    scorer = Scorer(recipe(loss=loss), 4, torch.device("cpu"))
     logits, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 2])
     hard = nn.functional.one_hot(labels, 4).float()
 
-    plain, smoothed = judge.loss(logits, labels), judge.loss(logits, labels, smoothing=0.2)
-    mixed = judge.loss(logits, labels, 0.7)
+    plain, smoothed = scorer.loss(logits, labels), scorer.loss(logits, labels, smoothing=0.2)
+    mixed = scorer.loss(logits, labels, 0.7)
 
     torch.testing.assert_close(plain, expected(logits, hard))
     torch.testing.assert_close(smoothed, expected(logits, 0.8 * hard + 0.2 / 4))
@@ -211,9 +211,9 @@ def test_the_workers_shares_of_every_batch_are_all_of_it():
 
 def test_a_batch_that_does_not_divide_among_workers_is_refused(data):
     with pytest.raises(InputError, match="64 does not divide among 3 workers"):
-        trained(data, recipe(), world=World(0, 3))
+        trained(data, recipe(), group=ProcessGroup(0, 3))
     with pytest.raises(InputError, match="64 does not divide among 2 workers that take 64 images"):
-        trained(data, recipe(micro_batch=64), world=World(0, 2))
+        trained(data, recipe(micro_batch=64), group=ProcessGroup(0, 2))
 
 
 def _worker(rank: int, port: int, out: str) -> None:
@@ -221,7 +221,7 @@ def _worker(rank: int, port: int, out: str) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     model = Plain()
-    rows = trained(load_data(DataSpec(name="digits")), recipe(ema=0.9), model, world=World(rank, 2),
+    rows = trained(load_data(DataSpec(name="digits")), recipe(ema=0.9), model, group=ProcessGroup(rank, 2),
                    checkpoint=Path(out) / "checkpoints")  # fmt: skip
     torch.save({"rows": [row["val_loss"] for row in rows], "model": model.state_dict()}, f"{out}/{rank}.pt")
     distributed.destroy_process_group()

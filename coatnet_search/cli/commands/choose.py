@@ -13,7 +13,7 @@ from coatnet_search.analysis.scaling import fit_scaling
 from coatnet_search.cli.commands.records import metric_columns, run_record
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.screen import Screen
-from coatnet_search.study.audit_of_record import Judged, judged
+from coatnet_search.study.audit_of_record import AuditedRecord, audited_record
 
 COLUMNS = {"rank": "rank", "number": "trial", "layout": "layout", "arch_id": "architecture"}
 IN_FULL = {"digits": "digits-full", "small-images": "small-images-full"}  # a search's recipe -> that of full training
@@ -28,12 +28,12 @@ def main(given: argparse.Namespace) -> int:
         raise InputError(f"--limit {twice[0]}: given twice; one bound of a metric can hold")
     limits = {**(rule.get("limit") or {}), **dict(given.limit)}
     top = given.top or rule.get("top", 3)
-    view = judged(frame, study, layouts=given.layout)
+    view = audited_record(frame, study, layouts=given.layout)
     if given.layout and view is None:
         raise InputError("--layout is for studies with evaluate: inherited, whose layouts may not compare")
     if view is not None:
         frame = _compared(view, given)
-        screen.say(view.verdict.says[:1].upper() + view.verdict.says[1:])
+        screen.say(view.decision.says[:1].upper() + view.decision.says[1:])
     if given.at_data is None:
         if given.at_compute is not None or given.beyond:
             raise InputError("--at-compute and --beyond go with --at-data")
@@ -41,16 +41,16 @@ def main(given: argparse.Namespace) -> int:
             screen.note("this is a scaling study: --at-data N chooses by the error that all its runs predict; without "
                         "it the best single training counts")  # fmt: skip
         choices = choose(frame, study["objectives"], limits, top)
-        by = f"{RULE}; {view.verdict.says}" if view else RULE
+        by = f"{RULE}; {view.decision.says}" if view else RULE
     else:
         scaling = fit_scaling(frame, num_val=(study.get("data_summary") or {}).get("num_val"))
-        screen.say(scaling.verdict(given.at_data, compute=given.at_compute, beyond=given.beyond))
+        screen.say(scaling.conclusion(given.at_data, compute=given.at_compute, beyond=given.beyond))
         choices = choose_at(frame, scaling, given.at_data, compute=given.at_compute, limit=limits, top=top,
                             beyond=given.beyond)  # fmt: skip
         by = RULE_AT
     elsewhere = bool(study.get("imported"))  # such runs have no architectures on record that a file could hold
     paths = [] if elsewhere else write_choices(choices, given.run / "chosen", study=study.get("name"), rule=by)
-    audit = {"audit": view.verdict.state} if view else {}
+    audit = {"audit": view.decision.state} if view else {}
     rows = [{**_row(choice), **audit, "path": path} for choice, path in itertools.zip_longest(choices, paths)]
     screen.result(rows)
     metrics = [name for name in dict.fromkeys((*PREDICTED, *study["objectives"], *limits, "val_top1", "macs", "params"))
@@ -74,13 +74,13 @@ def main(given: argparse.Namespace) -> int:
     return 0
 
 
-def _compared(view: Judged, given: argparse.Namespace) -> pd.DataFrame:
+def _compared(view: AuditedRecord, given: argparse.Namespace) -> pd.DataFrame:
     """The table to choose from. Raises InputError where layouts cannot be compared and several are left."""
-    if view.verdict.state != "refused":
+    if view.decision.state != "refused":
         return view.frame
     layouts = sorted(set(view.frame["layout"].dropna()))
     raise InputError(
-        f"{view.verdict.says}. Choose within one (--layout {layouts[0]}), or audit at least {LEAST} of each "
+        f"{view.decision.says}. Choose within one (--layout {layouts[0]}), or audit at least {LEAST} of each "
         f"(coatnet-search run {given.run / 'study.yaml'} --set audit.candidates={LEAST * len(layouts)})"
     )
 

@@ -30,7 +30,7 @@ def main(given: argparse.Namespace) -> int:
     frame, study = run_record(path) if ran else (None, load_study(given.study).values())
     found = beside.unrun(study) if frame is None else beside.results(frame, study)
     pairs = beside.orders(found)
-    screen.result({**_values(study, found), "orders": [_plain(pair) for pair in pairs]})
+    screen.result({**_values(study, found), "orders": [_json_row(pair) for pair in pairs]})
     screen.say(str(study["question"]))
     screen.table(CHOICES | OURS if ran else CHOICES, [_choice(one) for one in found])
     if ran and pairs:
@@ -70,8 +70,8 @@ def _of(one: Result) -> dict[str, Any]:
     return {"choice": one.choice, **values}
 
 
-def _plain(pair: Order) -> dict[str, Any]:
-    return {**dataclasses.asdict(pair), "verdict": pair.verdict}
+def _json_row(pair: Order) -> dict[str, Any]:
+    return {**dataclasses.asdict(pair), "verdict": pair.agreement}
 
 
 def _choice(one: Result) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _pair(pair: Order) -> dict[str, Any]:
     known = pair.low is not None
     interval = f"{_difference(pair.metric, pair.low)} to {_difference(pair.metric, pair.high)}" if known else "–"
     return {"better": pair.better, "worse": pair.worse, "metric": heading(pair.metric), "printed": printed,
-            "ours": _difference(pair.metric, pair.ours), "interval": interval, "verdict": pair.verdict}  # fmt: skip
+            "ours": _difference(pair.metric, pair.ours), "interval": interval, "verdict": pair.agreement}  # fmt: skip
 
 
 def _number(metric: str, value: float | None) -> str | None:

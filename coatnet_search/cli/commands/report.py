@@ -30,7 +30,7 @@ def _report(given: argparse.Namespace) -> int:
     audit = audit_section(frame, study, given.run)
     choices = _choices(frame, study, audit)
     section = scaling_section(frame, study, num_val, up_to=given.up_to)
-    taught = insights(audit.judged.frame if audit else frame, study, given.run)
+    taught = insights(audit.audited_record.frame if audit else frame, study, given.run)
     page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published, section=section,
                         found=taught, audit=audit)  # fmt: skip
     found = summarize(frame, study, choices, num_val, note, audit=audit)
@@ -90,7 +90,7 @@ def _choices(frame: Any, study: dict[str, Any], audit: AuditSection | None) -> l
     rule = study.get("choose") or {}
     if audit and audit.refused:
         return []
-    frame = audit.judged.frame if audit else frame
+    frame = audit.audited_record.frame if audit else frame
     try:
         return choose(frame, study["objectives"], rule.get("limit") or {}, rule.get("top", 3))
     except InputError:

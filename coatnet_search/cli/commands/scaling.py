@@ -42,7 +42,7 @@ def main(given: argparse.Namespace) -> int:
         screen.say(f"{text}.")
     for target, table in answers.items():
         screen.say()
-        screen.say(scaling.verdict(target, compute=given.at_compute, beyond=given.beyond))
+        screen.say(scaling.conclusion(target, compute=given.at_compute, beyond=given.beyond))
         screen.table(ANSWER, _percent(table))
     for budget, table in bought.items():
         screen.say()

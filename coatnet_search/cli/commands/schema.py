@@ -4,10 +4,10 @@ import argparse
 import json
 
 from coatnet_search.core.schema import json_schema
-from coatnet_search.core.screen import plain
+from coatnet_search.core.screen import json_values
 from coatnet_search.study.file import FILES
 
 
 def main(given: argparse.Namespace) -> int:
-    given.results.write(json.dumps(plain(json_schema(FILES[given.kind])), indent=2, ensure_ascii=False) + "\n")
+    given.results.write(json.dumps(json_values(json_schema(FILES[given.kind])), indent=2, ensure_ascii=False) + "\n")
     return 0

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from coatnet_search.analysis.front import APART
+from coatnet_search.analysis.front import SEPARATE_FRONTS
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import Cost
 from coatnet_search.core.quantities import Sense, axis_title, quality, quantity, show
@@ -164,7 +164,7 @@ def beside(
     if rows.empty:
         return empty_figure(figure, f"No trial has both {quantity(x).title} and {quantity(y).title}.")
     peer, own = rows["layout"].str.startswith(PEER), rows["number"].isin(list(shown))
-    others, line = rows[~peer & ~own], rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
+    others, line = rows[~peer & ~own], rows[rows["front"] & (not frame.attrs.get(SEPARATE_FRONTS))].sort_values("x")
     figure.add_scattergl(x=others["x"], y=others["y"], mode="markers", name="other trials", hoverinfo="skip",
                          marker={"color": LINE, "size": 5, "opacity": 0.5})  # fmt: skip
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip",

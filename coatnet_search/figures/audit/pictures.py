@@ -10,7 +10,7 @@ from coatnet_search.analysis.audit import Audit
 from coatnet_search.core.quantities import axis_title
 from coatnet_search.figures.search import marks
 from coatnet_search.figures.search.figures import INK, LINE
-from coatnet_search.figures.search.pictures import SHAPES, plain, titles, write_picture
+from coatnet_search.figures.search.pictures import SHAPES, titles, without_mathematics, write_picture
 
 
 def write_audit_pictures(audit: Audit | None, folder: Path) -> list[Path]:
@@ -32,7 +32,7 @@ def _scores(axes: Axes, audit: Audit) -> None:
         own = rows[rows["layout"] == layout]
         spread = np.stack([own["y"] - own["y_low"], own["y_high"] - own["y"]])
         axes.errorbar(own["x"], own["y"], yerr=spread, fmt=SHAPES[look.shape], color=look.colour, elinewidth=1,
-                      markersize=6, label=plain(layout))  # fmt: skip
+                      markersize=6, label=without_mathematics(layout))  # fmt: skip
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
@@ -48,5 +48,5 @@ def _offsets(axes: Axes, audit: Audit) -> None:
             ends = [[line["value"] - line["low"]], [line["high"] - line["value"]]]
             axes.errorbar([place], [line["value"]], yerr=ends, fmt="_", color=INK["light"], markersize=22, capsize=4)
     axes.axhline(0, color=LINE, linewidth=1, linestyle="--")
-    axes.set_xticks(range(len(looks)), [plain(name) for name in looks])
+    axes.set_xticks(range(len(looks)), [without_mathematics(name) for name in looks])
     axes.grid(visible=False, axis="x")

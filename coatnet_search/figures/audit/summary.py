@@ -11,20 +11,20 @@ from coatnet_search.analysis.audit import Audit
 from coatnet_search.analysis.audit_decision import signed, trusted
 from coatnet_search.analysis.rank_agreement import Figure
 from coatnet_search.core.quantities import show_difference
-from coatnet_search.study.audit_of_record import Judged, judged
+from coatnet_search.study.audit_of_record import AuditedRecord, audited_record
 
 
 @dataclass(frozen=True, kw_only=True)
 class AuditSection:
-    """The page's section: ``values`` ready for JSON; ``judged`` has the frame whose scores may be compared."""
+    """The page's section: ``values`` ready for JSON; ``audited_record`` has the frame whose scores may be compared."""
 
     values: dict[str, Any]
-    judged: Judged = field(repr=False)
+    audited_record: AuditedRecord = field(repr=False)
 
     @property
     def refused(self) -> bool:
         """Whether layouts must not be compared."""
-        return self.judged.verdict.state == "refused"
+        return self.audited_record.decision.state == "refused"
 
 
 def audit_section(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = None) -> AuditSection | None:
@@ -32,12 +32,12 @@ def audit_section(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | Non
     the supernet too. Keys of ``values``: state (unaudited, too few, comparable, corrected, refused), says (the
     verdict), sentences, notes, metric, groups, offsets, p_equal, unseen, corrected (tau after correction), noise,
     predicted, networks."""
-    found = judged(frame, study, run=run)
+    found = audited_record(frame, study, run=run)
     if found is None:
         return None
-    values = {"state": found.verdict.state, "says": found.verdict.says, "notes": list(found.notes),
+    values = {"state": found.decision.state, "says": found.decision.says, "notes": list(found.notes),
               "sentences": trusted(found.found), **_figures(found.found)}  # fmt: skip
-    return AuditSection(values=values, judged=found)
+    return AuditSection(values=values, audited_record=found)
 
 
 def _figures(found: Audit | None) -> dict[str, Any]:

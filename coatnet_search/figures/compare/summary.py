@@ -63,7 +63,7 @@ def _row(first: Any, second: Any, x: float, y: str, num_val: int | None) -> tupl
             difference - margin, difference + margin)  # fmt: skip
 
 
-def verdict(table: pd.DataFrame, names: tuple[str, str], x: str, y: str, sense: Sense) -> str:
+def conclusion(table: pd.DataFrame, names: tuple[str, str], x: str, y: str, sense: Sense) -> str:
     """The comparison in a sentence: from which costs on which study is better beyond the interval, if from any."""
     better = table["high"] < 0 if sense == "min" else table["low"] > 0
     worse = table["low"] > 0 if sense == "min" else table["high"] < 0

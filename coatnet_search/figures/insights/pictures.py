@@ -15,7 +15,14 @@ from coatnet_search.figures.insights import marks as insight_marks
 from coatnet_search.figures.insights.summary import Insights
 from coatnet_search.figures.search import marks
 from coatnet_search.figures.search.figures import GRID, LINE
-from coatnet_search.figures.search.pictures import SHAPES, cost_axis, empty_picture, plain, titles, write_picture
+from coatnet_search.figures.search.pictures import (
+    SHAPES,
+    cost_axis,
+    empty_picture,
+    titles,
+    without_mathematics,
+    write_picture,
+)
 
 
 def write_search_pictures(
@@ -48,7 +55,7 @@ def _noise(axes: Axes, objectives: Mapping[str, Sense], found: Insights) -> None
         axes.errorbar(own[x] * scale(x), middle, yerr=own[f"{y}_high"] * scale(y) - middle, fmt="none", alpha=0.4,
                       ecolor=look.colour, elinewidth=1)  # fmt: skip
         axes.scatter(own[x] * scale(x), middle, color=look.colour, marker=SHAPES[look.shape], s=40, zorder=3,
-                     alpha=_strength(own), label=plain(layout))  # fmt: skip
+                     alpha=_strength(own), label=without_mathematics(layout))  # fmt: skip
     cost_axis(axes, rows[x], x)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
@@ -78,7 +85,7 @@ def _importance(axes: Axes, found: Insights) -> None:
     places = np.arange(len(rows))
     axes.barh(places + 0.2, rows["importance"], 0.38, color=marks.COLOURS[0], label=quantity(found.main).title)
     axes.barh(places - 0.2, rows["for_the_front"], 0.38, color=marks.COLOURS[1], label="to reach the front")
-    axes.set_yticks(places, [plain(str(name)) for name in rows["dimension"]])
+    axes.set_yticks(places, [without_mathematics(str(name)) for name in rows["dimension"]])
     axes.grid(visible=False, axis="y")
     axes.legend(frameon=False, loc="lower right")
 
@@ -93,7 +100,9 @@ def _marginals(axes: Axes, found: Insights) -> None:
     places = np.arange(len(rows))
     axes.errorbar(rows["effect"], places, xerr=rows["high"] - rows["effect"], fmt="o", color=marks.COLOURS[0],
                   markersize=5, elinewidth=1.2)  # fmt: skip
-    axes.set_yticks(places, [plain(label) for label in rows["label"]], fontsize=7 if len(rows) > 20 else 9)
+    axes.set_yticks(
+        places, [without_mathematics(label) for label in rows["label"]], fontsize=7 if len(rows) > 20 else 9
+    )
     return None
 
 
@@ -111,6 +120,8 @@ def _parallel(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense], 
     for at, axis in enumerate(lines):
         axes.axvline(at, color=GRID["light"], linewidth=1)
         for place, text in axis.ticks:
-            axes.text(at + 0.03, place, plain(text), fontsize=7, va="center")
-    axes.set_xticks(range(len(lines)), [plain(axis.title) for axis in lines], rotation=30, ha="right", fontsize=8)
+            axes.text(at + 0.03, place, without_mathematics(text), fontsize=7, va="center")
+    axes.set_xticks(
+        range(len(lines)), [without_mathematics(axis.title) for axis in lines], rotation=30, ha="right", fontsize=8
+    )
     axes.set_yticks([])

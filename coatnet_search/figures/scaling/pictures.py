@@ -48,7 +48,7 @@ def _write(draw: Callable[[Axes], None], caption: Sequence[str], path: Path) -> 
     axes.set_axisbelow(True)
     draw(axes)
     lines = [line for text in caption for line in textwrap.wrap(text, LINE_LETTERS)]
-    figure.supxlabel(_plain("\n".join(lines)), x=0.01, ha="left", fontsize=8, color=LINE)
+    figure.supxlabel(without_mathematics("\n".join(lines)), x=0.01, ha="left", fontsize=8, color=LINE)
     figure.savefig(path)
     return path
 
@@ -111,8 +111,15 @@ def _crossovers(axes: Axes, scaling: Scaling) -> None:
     for place, one in enumerate(found):
         axes.stairs(place + 0.75 * one.chances / tallest, one.edges, baseline=place, fill=True, color=LINE)
         axes.axhline(place, color=LINE, linewidth=0.8)
-        axes.text(0.01, place + 0.88, _plain(one.words), transform=axes.get_yaxis_transform(), fontsize=8, va="center")
-    axes.set_yticks(range(len(found)), [_plain(f"{one.first} / {one.second}") for one in found])
+        axes.text(
+            0.01,
+            place + 0.88,
+            without_mathematics(one.words),
+            transform=axes.get_yaxis_transform(),
+            fontsize=8,
+            va="center",
+        )
+    axes.set_yticks(range(len(found)), [without_mathematics(f"{one.first} / {one.second}") for one in found])
     axes.set_ylim(-0.1, len(found))
     axes.grid(visible=False, axis="y")
     _images_axis(axes, scaling)
@@ -182,13 +189,13 @@ def _residuals(axes: Axes, scaling: Scaling) -> None:
 
 
 def _titles(axes: Axes, title: str, x_title: str, y_title: str) -> None:
-    axes.set_title(_plain(title), loc="left", color=INK["light"])
-    axes.set_xlabel(_plain(x_title))
-    axes.set_ylabel(_plain(y_title))
+    axes.set_title(without_mathematics(title), loc="left", color=INK["light"])
+    axes.set_xlabel(without_mathematics(x_title))
+    axes.set_ylabel(without_mathematics(y_title))
 
 
 def _empty(axes: Axes, message: str) -> None:
-    axes.text(0.5, 0.5, _plain(message), ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.5, without_mathematics(message), ha="center", va="center", transform=axes.transAxes)
     axes.set_axis_off()
 
 
@@ -214,10 +221,10 @@ def _mark(marker: str, label: str, *, open_too: bool = False) -> Line2D:
 
 def _legend(axes: Axes, looks: Mapping[str, marks.ArmLook], more: Sequence[Line2D]) -> None:
     handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle=STYLES[look.dash],
-                      label=_plain(arm)) for arm, look in looks.items()]  # fmt: skip
+                      label=without_mathematics(arm)) for arm, look in looks.items()]  # fmt: skip
     axes.legend(handles=[*handles, *more], loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 
-def _plain(text: str) -> str:
+def without_mathematics(text: str) -> str:
     """Text that matplotlib won't read as mathematics."""
     return text.replace("$", r"\$")

@@ -120,7 +120,7 @@ def _values(scaling: Scaling, study: Mapping[str, Any], largest: float) -> dict[
         "refused": None,
         "num_images": scaling.num_images,
         "reach": scaling.reach,
-        "verdicts": [scaling.verdict(target) for target in targets],
+        "verdicts": [scaling.conclusion(target) for target in targets],
         "answers": [{"num_images": target, "arms": records(scaling.at(target))} for target in targets],
         "crossovers": records(scaling.crossovers()),
         "frontier": _frontier(scaling, largest),

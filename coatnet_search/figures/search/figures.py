@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from coatnet_search.analysis.frame import Floats
-from coatnet_search.analysis.front import APART, hypervolume_over_trials
+from coatnet_search.analysis.front import SEPARATE_FRONTS, hypervolume_over_trials
 from coatnet_search.core.quantities import Sense, axis_title, quality, quantity, sense_of
 from coatnet_search.figures.search import marks
 
@@ -65,7 +65,7 @@ def front(
     if rows.empty:
         return empty_figure(figure, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
     rows = _thinned(rows, most)
-    line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
+    line = rows[rows["front"] & (not frame.attrs.get(SEPARATE_FRONTS))].sort_values("x")
     figure.add_scatter(x=line["x"], y=line["y"], mode="lines", name="front", hoverinfo="skip", legendrank=1,
                        line={"shape": step(x, y, objectives), "width": 2, "color": LINE})  # fmt: skip
     figure.add_traces([trace for layout, look in looks.items()

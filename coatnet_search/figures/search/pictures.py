@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from coatnet_search.analysis.front import APART, hypervolume_over_trials
+from coatnet_search.analysis.front import SEPARATE_FRONTS, hypervolume_over_trials
 from coatnet_search.core.quantities import Sense, axis_title, quality, quantity, sense_of
 from coatnet_search.figures.search import marks
 from coatnet_search.figures.search.figures import GRID, INK, LINE
@@ -69,7 +69,7 @@ def _front(
     titles(axes, f"{quantity(y).title} against {quantity(x).title}", axis_title(x), axis_title(y))
     if rows.empty:
         return empty_picture(axes, f"No trial has both {quantity(y).title} and {quantity(x).title}.")
-    line = rows[rows["front"] & (not frame.attrs.get(APART))].sort_values("x")
+    line = rows[rows["front"] & (not frame.attrs.get(SEPARATE_FRONTS))].sort_values("x")
     step = "steps-post" if sense_of(x, objectives) == "min" else "steps-pre"
     axes.plot(line["x"], line["y"], drawstyle=step, color=LINE, linewidth=1.8, zorder=1)
     for layout, look in looks.items():
@@ -120,7 +120,7 @@ def _by_layout(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense])
         for shown, face in ((final, look.colour), (~final, "none")):
             axes.scatter(offsets[shown], own["y"][shown], marker=SHAPES[look.shape], facecolors=face,
                          edgecolors=look.colour, alpha=0.75, s=26)  # fmt: skip
-    axes.set_xticks(range(len(looks)), [plain(name) for name in looks])
+    axes.set_xticks(range(len(looks)), [without_mathematics(name) for name in looks])
     axes.set_xlim(-0.6, len(looks) - 0.4)
     axes.grid(visible=False, axis="x")
 
@@ -153,13 +153,13 @@ def _curves(axes: Axes, frame: pd.DataFrame, objectives: Mapping[str, Sense]) ->
 
 
 def titles(axes: Axes, title: str, x_title: str, y_title: str) -> None:
-    axes.set_title(plain(title[:1].upper() + title[1:]), loc="left", color=INK["light"])
-    axes.set_xlabel(plain(x_title))
-    axes.set_ylabel(plain(y_title))
+    axes.set_title(without_mathematics(title[:1].upper() + title[1:]), loc="left", color=INK["light"])
+    axes.set_xlabel(without_mathematics(x_title))
+    axes.set_ylabel(without_mathematics(y_title))
 
 
 def empty_picture(axes: Axes, message: str) -> None:
-    axes.text(0.5, 0.5, plain(message), ha="center", va="center", transform=axes.transAxes)
+    axes.text(0.5, 0.5, without_mathematics(message), ha="center", va="center", transform=axes.transAxes)
     axes.set_axis_off()
 
 
@@ -176,7 +176,8 @@ def cost_axis(axes: Axes, values: pd.Series, name: str) -> None:
 
 def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line: bool) -> None:
     """One entry a layout, drawn by hand: it is the same whether a layout has final points or not."""
-    handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle="", label=plain(name))
+    handles = [Line2D([], [], color=look.colour, marker=SHAPES[look.shape], linestyle="",
+                      label=without_mathematics(name))
                for name, look in looks.items()]  # fmt: skip
     if line:
         handles.insert(0, Line2D([], [], color=LINE, linewidth=1.8, label="front"))
@@ -186,6 +187,6 @@ def _legend(axes: Axes, looks: Mapping[str, marks.Look], *, open_too: bool, line
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
 
-def plain(text: str) -> str:
+def without_mathematics(text: str) -> str:
     """Text that matplotlib won't read as mathematics."""
     return text.replace("$", r"\$")

@@ -11,7 +11,7 @@ import pandas as pd
 from coatnet_search.analysis.choose import Choice, choose
 from coatnet_search.analysis.frame import VALUES, accuracies, complete, numbers, searched
 from coatnet_search.analysis.front import (
-    APART,
+    SEPARATE_FRONTS,
     comparable,
     join_words,
     layouts_table,
@@ -46,7 +46,7 @@ def summarize(
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
     audit = audit or audit_section(frame, study)
-    every = complete(audit.judged.frame if audit else frame, objectives)
+    every = complete(audit.audited_record.frame if audit else frame, objectives)
     frame = searched(every)
     front = pareto_front(frame, objectives)
     columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
@@ -68,7 +68,7 @@ def summarize(
         "budget": front.attrs["budget"],
         "columns": columns,
         "front": _rows(front, columns),
-        "layouts": [_plain(row) for row in layouts_table(frame, objectives).to_dict("records")],
+        "layouts": [_json_row(row) for row in layouts_table(frame, objectives).to_dict("records")],
         "chosen": _chosen(choices, columns),
         "not_chosen": None if choices else _why_none(frame, study, objectives, audit),
         "cost": cost(every, study),
@@ -80,7 +80,7 @@ def summarize(
 def answer(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None) -> list[str]:
     """Two sentences: the best trial with its uncertainty, and how it stands to the best of the other layouts; where an
     audit does not let layouts be compared, the best of each."""
-    if frame.attrs.get(APART):
+    if frame.attrs.get(SEPARATE_FRONTS):
         return _apart(frame, objectives)
     rows = comparable(frame, objectives)
     if rows.empty:
@@ -278,10 +278,10 @@ def _rows(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a table as values that JSON knows."""
-    return [_plain(row) for row in table.to_dict("records")]
+    return [_json_row(row) for row in table.to_dict("records")]
 
 
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _json_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Values that JSON knows: numpy's become Python's, a missing or infinite number is None, 3.0 is 3."""
     return {str(name): _value(value) for name, value in row.items()}
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from coatnet_search.analysis.frame import numbers
 from coatnet_search.core.quantities import show
-from coatnet_search.supernet.rows import APART, FOLDER, Row, read_supernet_rows
+from coatnet_search.supernet.rows import FOLDER, PER_LAYOUT_FOLDER, Row, read_supernet_rows
 
 COUNTS = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)  # candidates of the curve of candidates an hour
 
@@ -38,7 +38,7 @@ def supernet_summary(frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str,
         "conflict": rows[-1]["conflict"],
         "probes": probe_rows(rows),
         "history": [{"epoch": row["epoch"], **probe} for row in rows for probe in probe_rows([row])],
-        "apart": probe_rows(read_supernet_rows(run / APART)),
+        "apart": probe_rows(read_supernet_rows(run / PER_LAYOUT_FOLDER)),
     }
     found["candidates"] = candidates_per_hour(found["device_s"], *_seconds(frame))
     return {**found, "sentences": _sentences(found, spec)}

@@ -26,7 +26,7 @@ from coatnet_search.study.load import study_of_values
 from coatnet_search.study.sections import Resources
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import TrainingFailed
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 
 LOOK_S = 1.0  # between two looks at how the others are
 GRACE_S = 10.0  # for what befell one worker to reach all of them
@@ -79,7 +79,7 @@ class Team:
         self._thread = ThreadPoolExecutor(1)
         address = f"tcp://{ray.util.get_node_ip_address()}:{_free_port()}"
         joining = [mate.join.remote(address) for mate in self._mates]
-        self._first(joining, _join, address, World(0, size), self._resources.gpus > 0)
+        self._first(joining, _join, address, ProcessGroup(0, size), self._resources.gpus > 0)
         self.nodes = self._results([mate.node.remote() for mate in self._mates])
 
     def _first(self, others: Sequence[Any], work: Any, *given: Any) -> Any:
@@ -132,7 +132,7 @@ class Mate:
 
     def __init__(self, study: Mapping[str, Any], checkpoints: str, rank: int) -> None:
         self._study, self._checkpoints = study_of_values(study), Path(checkpoints)
-        self._world = World(rank, self._study.file.resources.workers)
+        self._group = ProcessGroup(rank, self._study.file.resources.workers)
         self._evaluator: Evaluator | None = None
 
     def node(self) -> str:
@@ -141,7 +141,7 @@ class Mate:
 
     def join(self, address: str) -> None:
         """Meets the others."""
-        _join(address, self._world, self._study.file.resources.gpus > 0)
+        _join(address, self._group, self._study.file.resources.gpus > 0)
 
     def train(self, asked: Mapping[str, Any]) -> dict[str, Any] | None:
         """Its part of a trial's training; None, or the values of its failure."""
@@ -149,7 +149,7 @@ class Mate:
         try:
             self._evaluator = self._evaluator or Evaluator(
                 self._study, self._checkpoints, device="cuda" if resources.gpus else "cpu",
-                threads=max(1, math.floor(resources.cpus)), world=self._world)  # fmt: skip
+                threads=max(1, math.floor(resources.cpus)), group=self._group)  # fmt: skip
             with Guard(self._study.allowance) as guard:
                 for _row in guard.each(self._evaluator.epochs(task)):
                     pass
@@ -158,10 +158,10 @@ class Mate:
         return None
 
 
-def _join(address: str, world: World, gpus: bool) -> None:
+def _join(address: str, group: ProcessGroup, gpus: bool) -> None:
     """The process group of all workers of a trial; with ``gpus`` each sees one GPU alone."""
-    distributed.init_process_group("nccl" if gpus else "gloo", init_method=address, rank=world.rank,
-                                   world_size=world.size, timeout=datetime.timedelta(seconds=SILENCE_S))  # fmt: skip
+    distributed.init_process_group("nccl" if gpus else "gloo", init_method=address, rank=group.rank,
+                                   world_size=group.size, timeout=datetime.timedelta(seconds=SILENCE_S))  # fmt: skip
 
 
 def _free_port() -> int:

@@ -22,19 +22,19 @@ from ray.train.torch import TorchTrainer
 
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.training.loop import TrainingFailed
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 
 MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
 MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
 
-Work = Callable[[Any, torch.device, World], None]  # what is asked as plain values, a worker's device, its place
+Work = Callable[[Any, torch.device, ProcessGroup], None]  # what is asked as plain values, a worker's device, its place
 
 
 def on_workers(
     work: Work, asked: Any, out: Path, workers: int, *, gpus: bool, cpus: float = 1.0, threads: int | None = None,
     address: str | None = None, max_failures: int = MAX_FAILURES,
 ) -> None:  # fmt: skip
-    """``work(asked, device, world)`` on ``workers`` workers at once, one GPU each with ``gpus``.
+    """``work(asked, device, group)`` on ``workers`` workers at once, one GPU each with ``gpus``.
 
     ``work`` keeps its checkpoints below ``out`` and goes on from them. ``threads``: of a worker; None: its share of
     this machine's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
@@ -104,10 +104,10 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
     torch.set_num_threads(config["threads"])
     context = ray_train.get_context()
-    world = World(context.get_world_rank(), context.get_world_size())
+    group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     mistake = Path(config["out"]) / MISTAKE
     try:
-        config["work"](config["asked"], ray_torch.get_device(), world)
+        config["work"](config["asked"], ray_torch.get_device(), group)
     except (InputError, SetupError) as error:
         mistake.write_text(str(error), encoding="utf-8")
     except TrainingFailed as error:

@@ -37,7 +37,7 @@ from coatnet_search.search.session import Session
 from coatnet_search.search.signals import stop_signals
 from coatnet_search.search.task import Report, Task
 from coatnet_search.study.load import study_of_values
-from coatnet_search.training.process_group import World
+from coatnet_search.training.process_group import ProcessGroup
 
 HARD_GRACE_S = 20.0  # after the limit that a trial keeps by itself, until its process is killed
 REACH_S = 5.0  # for a cluster to answer
@@ -346,7 +346,7 @@ class TrialActor(tune.Trainable):
                 self._checkpoints,
                 device="cuda" if resources.gpus else "cpu",
                 threads=max(1, math.floor(resources.cpus)),
-                world=World(0, resources.workers),
+                group=ProcessGroup(0, resources.workers),
                 together=self._team.rows if self._team else None,
             )
         except (InputError, SetupError) as error:  # this node lacks what the driver's has
@@ -361,10 +361,10 @@ class TrialActor(tune.Trainable):
         except WorkerLost as lost:
             raise RuntimeError(str(lost)) from None
         nodes = [ray.get_runtime_context().get_node_id(), *(self._team.nodes if self._team else ())]
-        return {"report": json.dumps(_plain(report)), "done": report.state is not None, "nodes": nodes}
+        return {"report": json.dumps(_report_values(report)), "done": report.state is not None, "nodes": nodes}
 
 
-def _plain(report: Report) -> dict[str, Any]:
+def _report_values(report: Report) -> dict[str, Any]:
     return {"metrics": dict(report.metrics), "state": report.state, "device": report.device,
             "timings": dict(report.timings), "attributes": dict(report.attributes),
             "failure": vars(report.failure) if report.failure else None}  # fmt: skip
