@@ -36,7 +36,7 @@ from coatnet_search.study.feasible import check_feasible
 from coatnet_search.study.fork import check_source
 from coatnet_search.study.fork import fork as copy_trials
 from coatnet_search.study.load import load_study
-from coatnet_search.study.planned_trials import Cell, planned, regime_sizes
+from coatnet_search.study.planned_trials import PlannedTrial, planned, regime_sizes
 from coatnet_search.study.run_folder import code_version, prepare_run
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import parts
@@ -128,7 +128,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
                    ended_early=session.ended_early, note=note)  # fmt: skip
 
 
-def _weights_of_peers(study: Study, cells: Sequence[Cell]) -> list[str]:
+def _weights_of_peers(study: Study, cells: Sequence[PlannedTrial]) -> list[str]:
     """What is loaded into each peer that is fine-tuned, in words. Raises InputError where its weights do not fit."""
     peers = {cell.peer.label: cell.peer for cell in cells if cell.peer and cell.peer.weights}
     starts = {label: peer.started(drop_path=study.peer_recipe(peer).drop_path)[1] for label, peer in peers.items()}
