@@ -3,6 +3,7 @@
 The record is the only truth about a study. ``journal.py`` has its file; this file says what the events mean.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +49,7 @@ def _new_row(number: int) -> Row:
         "number": number, "key": None, "state": "pending", "candidate": None, "arch": None, "arch_id": None,
         "layout": None, "budget": {}, "origin": None, "exact": {}, "metrics": {}, "attributes": {}, "curve": {},
         "failure": None, "device": None, "timings": {}, "started_at": None, "ended_at": None,
+        "begun": 0, "killed": 0,
     }  # fmt: skip
 
 
@@ -69,11 +71,27 @@ def _started(row: Row, event: Event) -> None:
     row["exact"] = event.get("metrics") or {}
     row["started_at"] = row["started_at"] or event["time"]
     _reopen(row)
+    _begun(row, event)
+
+
+def _begun(row: Row, event: Event) -> None:
+    """A trial is in work; where that is the driver's own process (``here``), it ends with what the trial does to it."""
+    row["begun"] += bool(event.get("here"))
+
+
+def _interrupted(row: Row, event: Event) -> None:
+    """The process of a trial is gone, or leaves it by itself, which is no fault of the trial's."""
+    if event.get("counts"):
+        row["killed"] += 1
+    else:
+        row["begun"] = max(0, row["begun"] - 1)
 
 
 def _report(row: Row, event: Event) -> None:
     metrics = event["metrics"]
     row["key"] = row["key"] or event.get("key")
+    if metrics.get("epoch", math.inf) > max(row["curve"], default=0):  # it has come further than any try before
+        row["begun"] = min(row["begun"], 1)
     row["curve"][metrics.get("epoch", len(row["curve"]) + 1)] = metrics  # an epoch that is trained again replaces it
 
 
@@ -88,6 +106,7 @@ def _continued(row: Row, event: Event) -> None:
     row["exact"], timings = event.get("metrics") or {}, row["timings"]
     _reopen(row)
     row["timings"] = timings
+    _begun(row, event)
 
 
 def _terminal(row: Row, event: Event) -> None:
@@ -95,6 +114,7 @@ def _terminal(row: Row, event: Event) -> None:
     row["state"], row["ended_at"], row["failure"] = event["state"], event["time"], event.get("failure")
     row["metrics"] = {**row["exact"], **(event.get("metrics") or {})}
     row["device"], row["timings"] = event.get("device"), event.get("timings") or {}
+    row["begun"] = 0
 
 
 def _damaged(row: Row, _event: Event) -> None:
@@ -102,7 +122,7 @@ def _damaged(row: Row, _event: Event) -> None:
 
 
 _APPLY = {"started": _started, "report": _report, "paused": _paused, "continued": _continued, "terminal": _terminal,
-          "damaged": _damaged}  # fmt: skip
+          "damaged": _damaged, "resumed": _begun, "interrupted": _interrupted}  # fmt: skip
 
 
 def _curve(row: Row) -> list[Mapping[str, float]]:
@@ -168,6 +188,7 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             failure=Failure(**row["failure"]) if row["failure"] else None,
             device=row["device"],
             timings=row["timings"],
+            tries=row["begun"] + row["killed"],
         )
         for row in fold_rows(events)
     ]

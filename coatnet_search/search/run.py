@@ -110,7 +110,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         ray = nullcontext() if local else joined(address)
         with ray, Record(folder) as record:
             events = read_events(folder)
-            session = Session(checked, folder, record, fold(events), cells, hours_of(events))
+            session = Session(checked, folder, record, fold(events), cells, hours_of(events), here=local)
             session.notes += [*([forked] if forked else []), *_changed_code(events), *loaded]
             with _mirror(checked, folder) as mirror:
                 if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
@@ -240,12 +240,17 @@ def _changed_code(events: Sequence[Event]) -> list[str]:
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:
     evaluator = _evaluator(session.study, folder)
     while task := session.next():
-        with closing_reports(evaluator.run(task)) as reports:
-            for report in reports:
-                session.take(task, report)
-                progress.saw(task.number)
-                if session.stopping and report.state is None:
-                    return
+        try:
+            with closing_reports(evaluator.run(task)) as reports:
+                for report in reports:
+                    session.take(task, report)
+                    progress.saw(task.number)
+                    if session.stopping and report.state is None:
+                        return session.leave(task)
+        except BaseException:
+            with contextlib.suppress(SetupError):  # where the record cannot be written, that is what is told
+                session.leave(task)
+            raise
 
 
 def _evaluator(study: Study, folder: Path) -> Evaluator:
@@ -263,6 +268,8 @@ def _measure_here(session: Session, folder: Path, deadline: float | None) -> Non
             if session.stopping:
                 return
             try:
+                if not session.measure(task):
+                    raise Fault("killed", "its process ended while it was measured, as often as faults.retries allows")
                 metrics, attributes = evaluator.measure(task)
             except (MeasurementFailed, Fault) as error:
                 metrics, attributes = {}, {"conditions": {}, "not_measured": str(error)}

@@ -104,6 +104,17 @@ def killed_once(arch, budget, data, device):
     yield {**GOOD, "val_loss": score(arch)}
 
 
+def first_ends_the_process(arch, budget, data, device):
+    """The first network that it is ever asked for; TRAINERS_MARKS names a folder."""
+    mark = Path(os.environ["TRAINERS_MARKS"]) / "first"
+    if not mark.exists():
+        mark.write_text(arch.id)
+    yield {**GOOD, "val_loss": score(arch)}
+    if mark.read_text() == arch.id:
+        os._exit(7)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
 def killed_always(arch, budget, data, device):
     yield GOOD
     if unlucky(arch):
