@@ -8,10 +8,11 @@ import pytest
 import torch
 from command_line import call
 
-from coatnet_search import build, load_study, load_weights, read_record
+from coatnet_search import Arch, build, load_study, load_weights, read_record
 from coatnet_search.supernet.tensor_files import load_supernet
 
 EARLIER = Path(__file__).parent / "fixtures" / "earlier"
+RECORDS = [*EARLIER.glob("*/trials.jsonl"), *(Path(__file__).parents[1] / "studies" / "records").glob("*.jsonl")]
 
 
 @pytest.fixture
@@ -76,3 +77,11 @@ def test_a_trained_network_predicts_and_its_file_loads(earlier, capsys, tmp_path
 
     assert shown.code == 0 and len(shown.json) == 1
     assert torch.isfinite(model(torch.zeros(1, 1, 8, 8))).all()
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_networks_keep_the_ids_that_records_have_of_them(path):
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    known = [(event["arch"], event["arch_id"]) for event in events if event.get("arch") and event.get("arch_id")]
+
+    assert known and all(Arch.from_dict(arch).id == own for arch, own in known)

@@ -1,4 +1,4 @@
-"""A study's results beside those that were printed elsewhere for its choices: each value, and whether the order agrees.
+"""Sets a study's results beside printed ones for its choices: each value, and whether the order agrees.
 
 Trials that are done count, of the largest amount of data and the longest schedule unless the printed result is of an
 amount of its own; peers and doubled schedules do not. Where a choice has several networks (instances), its units are
@@ -20,6 +20,7 @@ from scipy import stats
 from coatnet_search.analysis.frame import complete, numbers, searched
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import quantity
+from coatnet_search.record.trial import PEER, TUNE, kind_of
 
 GAP = "generalisation_gap"
 LEVEL = 0.95  # of intervals of differences, two-sided
@@ -122,7 +123,7 @@ def _rows(frame: pd.DataFrame, study: Mapping[str, Any]) -> pd.DataFrame:
         rows[name] = numbers(table, name)
     if GAP in metrics:
         rows[GAP] = numbers(table, "train_top1") - numbers(table, "val_top1")
-    usual = [not one.get("doubled") and not one.get("peer") and "tune" not in one for one in attributes]
+    usual = [not one.get("doubled") and kind_of(one) not in (PEER, TUNE) for one in attributes]
     return rows[(table["state"] == "done").to_numpy(dtype=bool) & np.array(usual, dtype=bool)]
 
 

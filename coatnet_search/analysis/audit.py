@@ -1,4 +1,4 @@
-"""The audit of a supernet: networks scored with inherited weights and trained alone -> what the scores may decide.
+"""Audits a supernet: networks with inherited scores and trained alone -> rank agreement and offsets of layouts.
 
 A ranking by inherited scores is set beside rankings that cost nothing (by multiply-adds, by parameters) and beside a
 predictor trained on as many runs as the supernet's hours buy. A supernet may favour one layout, so the offset of its

@@ -1,4 +1,4 @@
-"""What follows from an audit for the choice: whether layouts compare, which scores are corrected, what is said."""
+"""Decides what an audit's scores may be used for: whether layouts compare, which scores are corrected."""
 
 import math
 from collections.abc import Iterable, Mapping

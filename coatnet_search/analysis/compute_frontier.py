@@ -1,4 +1,4 @@
-"""What a budget of compute buys in a scaling study: which arm, on how many images; and the iso-FLOP parabola beside it.
+"""What a budget of training compute buys in a scaling study: which arm, on how many images.
 
 Training an arm costs 3 x multiply-adds x images x epochs (forward once, backward twice), with the epochs of the largest
 regime. A budget therefore gives each arm its own number of images, at most those that there are.
@@ -14,7 +14,6 @@ from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import TRAINING
 from coatnet_search.curves import compare
-from coatnet_search.curves.compute_optimal import Parabola, isoflop_parabola
 
 
 def best_for_compute(scaling: Scaling, compute: float, *, most_images: float | None = None, level: float = 0.9,
@@ -65,19 +64,6 @@ def budgets(scaling: Scaling, count: int = 9) -> list[float]:
     costs = [TRAINING * float(macs[arm]) * epochs[arm] for arm in scaling.arms]
     ends = min(costs) * scaling.num_images[0], max(costs) * scaling.num_images[-1]
     return [float(one) for one in np.geomspace(*ends, count)]
-
-
-def iso_flop(scaling: Scaling, layout: str, compute: float) -> Parabola:
-    """A cross-check of ``best_for_compute`` within one layout: the parabola in log multiply-adds through the predicted
-    errors of its sizes at one budget. Raises InputError for fewer than four sizes, and where no minimum is inside."""
-    sizes = scaling.runs[scaling.runs["layout"] == layout]
-    arms = list(dict.fromkeys(sizes["arm"]))
-    if not arms:
-        raise InputError(f"no layout {layout!r} in this study; it has {', '.join(sorted(set(scaling.runs['layout'])))}")
-    images, macs = _images(scaling, compute, math.inf), sizes.groupby("arm")["macs"].mean()
-    drawn = scaling.samples([images[arm] for arm in arms], beyond=True)
-    errors = [float(np.median(drawn[:, scaling.arms.index(arm), place])) for place, arm in enumerate(arms)]
-    return isoflop_parabola([float(macs[arm]) for arm in arms], errors)
 
 
 def _epochs(scaling: Scaling) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """The record's table -> the columns and rows that answers are made of: complete, as numbers, of the search alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from coatnet_search.core.quantities import QUANTITIES
+from coatnet_search.record.trial import AUDIT, Kind, kind_of
 
 Floats = NDArray[np.float64]
 TEXT = (
@@ -24,7 +25,6 @@ TEXT = (
 VALUES = ("candidate", "curve", "arch", "attributes")
 BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
 NOT_METRICS = frozenset((*TEXT, *VALUES, *BUDGET, "number", "epoch"))
-AUDIT = "audit"  # attribute of a network's training alone, after a search with inherited weights; and its origin
 
 
 def complete(frame: pd.DataFrame, names: Iterable[str] = ()) -> pd.DataFrame:
@@ -50,10 +50,13 @@ def metric_names(frame: pd.DataFrame) -> list[str]:
 
 def searched(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the search: a training alone for an audit is of another fidelity, and no part of any front."""
-    if "attributes" not in frame.columns:
-        return frame
-    own = [not (value and isinstance(value, Mapping) and value.get(AUDIT)) for value in frame["attributes"]]
-    return frame[np.array(own, dtype=bool)]
+    return frame[~of_kind(frame, AUDIT)]
+
+
+def of_kind(frame: pd.DataFrame, *kinds: Kind) -> NDArray[np.bool_]:
+    """Which rows are of trials of these kinds; without attributes all are candidates."""
+    values = frame["attributes"] if "attributes" in frame.columns else [None] * len(frame)
+    return np.array([kind_of(value) in kinds for value in values], dtype=bool)
 
 
 def accuracies(rows: pd.DataFrame) -> Floats:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coatnet_search.analysis.frame import TEXT, VALUES, Floats, accuracies, complete, numbers, searched
+from coatnet_search.analysis.frame import TEXT, VALUES, Floats, accuracies, complete, numbers, of_kind, searched
 from coatnet_search.analysis.intervals import difference_margin
 from coatnet_search.core.errors import InputError, unknown
-from coatnet_search.core.quantities import QUANTITIES, Sense, show, show_difference
+from coatnet_search.core.quantities import QUANTITIES, Sense, show, show_difference, sign
+from coatnet_search.record.trial import TUNE
 
 SEPARATE_FRONTS = (
     "layouts_apart"  # in a frame's ``attrs``: its layouts cannot be compared, and each has a front of its own
@@ -64,7 +65,8 @@ def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     budgets = np.stack([np.where(np.isnan(column), fills[name], column) for name, column in columns.items()], axis=1)
     trained = ~(columns["epochs"] == 0)
     usual = trained | (not trained.any())
-    usual &= np.array([not (value and isinstance(value, Mapping) and (value.get("doubled") or "tune" in value))
+    usual &= ~of_kind(done, TUNE)
+    usual &= np.array([not (value and isinstance(value, Mapping) and value.get("doubled"))
                        for value in done["attributes"]], dtype=bool)  # fmt: skip
     if not usual.any():
         return usual
@@ -80,7 +82,7 @@ def _first(rows: pd.DataFrame, name: str) -> float | None:
 
 def as_costs(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> Floats:
     """(rows, objectives), signs turned so that smaller is better everywhere."""
-    signed = [numbers(rows, name) * (1.0 if sense == "min" else -1.0) for name, sense in objectives.items()]
+    signed = [numbers(rows, name) * sign(sense) for name, sense in objectives.items()]
     return np.stack(signed, axis=1) + 0.0  # no -0.0
 
 
@@ -146,7 +148,7 @@ def hypervolume_over_trials(
 def _checked_reference(rows: pd.DataFrame, objectives: Mapping[str, Sense], reference: Sequence[float]) -> Floats:
     if len(reference) != len(objectives):
         raise InputError(f"reference point: expected {len(objectives)} numbers ({', '.join(objectives)})")
-    signs = np.array([1.0 if sense == "min" else -1.0 for sense in objectives.values()])
+    signs = np.array([sign(sense) for sense in objectives.values()])
     corner = np.asarray(reference, dtype=np.float64) * signs
     front = rows[non_dominated(rows, objectives)]
     costs = as_costs(front, objectives).T
@@ -160,6 +162,13 @@ def _checked_reference(rows: pd.DataFrame, objectives: Mapping[str, Sense], refe
                 f"give a value {bound} {value:g}"
             )
     return corner
+
+
+def in_box(losses: Floats) -> Floats:
+    """(rows, objectives) in the box whose hypervolume is 1: 0 at the best value seen, 1 at 10 % of the range beyond the
+    worst one."""
+    span = np.ptp(losses, axis=0)
+    return np.asarray((losses - losses.min(axis=0)) / (REFERENCE * np.where(span > 0, span, 1.0)))
 
 
 def running_volume(scaled: Floats) -> Floats:

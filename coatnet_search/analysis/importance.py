@@ -1,4 +1,4 @@
-"""Which dimensions of a space matter, by Optuna's evaluators: for the quality of all trials, and to reach the front."""
+"""Ranks the dimensions of a space by importance (Optuna's evaluators), for quality and for reaching the front."""
 
 import logging
 import warnings

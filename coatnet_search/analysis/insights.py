@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coatnet_search.analysis.frame import complete, numbers
+from coatnet_search.analysis.frame import complete, numbers, of_kind
 from coatnet_search.analysis.front import as_costs, comparable, non_dominated, running_volume
 from coatnet_search.analysis.front_noise import REFERENCE, Noisy, between_seeds
 from coatnet_search.analysis.intervals import Z95
-from coatnet_search.core.quantities import Sense, quality
-from coatnet_search.strategies.halving import RUNG
+from coatnet_search.core.quantities import Sense, quality, sign
+from coatnet_search.record.trial import BASELINE, RUNG, SEARCHED
 
 LEAST = 12  # comparable trials below which nothing is said of dimensions
 LAYOUT = "layout"
-BASELINE = "baseline"  # origin of trials that were drawn at random for comparison
 
 
 def candidates(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
@@ -80,10 +79,11 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
-    common, from the best to 10 % beyond the worst value). Replicates and peers are left out. ``devices``: of one trial.
+    common, from the best to 10 % beyond the worst value). Replicates, peers and trials of an audit are left out.
+    ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
-    rows = rows[~rows["origin"].isin(("replicate", "planned"))].sort_values("ended_at", kind="stable")
+    rows = rows[of_kind(rows, BASELINE, *SEARCHED)].sort_values("ended_at", kind="stable")
     done = set(comparable(rows, objectives)["number"])
     if not done:
         return pd.DataFrame({"origin": [], "trials": [], "device_hours": [], "hypervolume": []})
@@ -92,7 +92,7 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
     low, span = costs[shown].min(axis=0), np.ptp(costs[shown], axis=0)
     scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
     parts = []
-    baseline = (rows["origin"] == BASELINE).to_numpy(dtype=bool)
+    baseline = of_kind(rows, BASELINE)
     hours = np.nan_to_num(numbers(rows, "wall_s")) * devices / 3600
     for origin, mine in (("search", ~baseline), (BASELINE, baseline)):
         counted = mine & shown
@@ -128,7 +128,7 @@ def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Data
         "layout": first["layout"].astype(str).to_numpy(), "trainings": np.bincount(codes),
     })  # fmt: skip
     for place, (name, sense) in enumerate(objectives.items()):
-        table[name] = noisy.means[:, place] * (1.0 if sense == "min" else -1.0)
+        table[name] = noisy.means[:, place] * sign(sense)
         table[f"{name}_low"] = table[name] - Z95 * noisy.errors[:, place]
         table[f"{name}_high"] = table[name] + Z95 * noisy.errors[:, place]
     table["front"], table["p_front"] = non_dominated(table, objectives), noisy.on_front()

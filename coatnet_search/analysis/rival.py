@@ -1,4 +1,4 @@
-"""What a supernet must beat for its hours: a predictor trained on stand-alone runs, asked about networks left out."""
+"""Scores a predictor that is fitted to stand-alone runs: what a supernet must beat for its hours."""
 
 from collections.abc import Sequence
 

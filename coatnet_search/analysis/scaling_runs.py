@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.analysis.frame import complete, numbers
-from coatnet_search.analysis.tuning import TUNE
 from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import TUNE
 
 ALIKE = 1.1  # amounts of training within this factor are taken for equal
 COLUMNS = ("number", "arm", "layout", "size", "instance", "peer", "num_images", "epochs", "seed", "draw", "error",

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coatnet_search.analysis.tune_spec import TuneSpec
-from coatnet_search.record.trial import TERMINAL, Trial
+from coatnet_search.record.trial import TERMINAL, TUNE, Trial
 
-TUNE = "tune"  # attribute of a trial of the sweep: the values that it tries in place of the recipe's
 TUNED = "tuned"  # attribute of a run that the sweep was for: the values that it was given
 SWEEP_COLUMNS = ("arm", "num_images", "key", "value", "error", "own", "own_error", "tried", "on_edge")
 Values = Mapping[str, float]

@@ -97,7 +97,7 @@ class Stage:
         object.__setattr__(self, "stride", stride)
         if stride == 1:
             given = {key: value for key, value in given.items() if key not in menu()[name].striding}
-        object.__setattr__(self, "options", {**menu()[name].options, **given})
+        object.__setattr__(self, "options", menu()[name].effective(width, {**menu()[name].options, **given}))
 
     def __hash__(self) -> int:
         return hash((self.block, self.depth, self.width, self.stride, *self.options.values()))

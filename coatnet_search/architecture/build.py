@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from coatnet_search.architecture.arch import Arch, Stage, Stem
 from coatnet_search.architecture.blocks import menu
+from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.blocks.ends import Classifier, ConvStem, Headless, PatchStem
 from coatnet_search.core.errors import InputError
 
@@ -34,7 +35,7 @@ def build_stem(stem: Stem, in_channels: int) -> nn.Module:
 def build_block(stage: Stage, in_width: int, stride: int, grid: int) -> nn.Module:
     """One block of a stage; ``grid``: side in pixels of its incoming map."""
     block: nn.Module = menu()[stage.block].load()(in_width, stage.width, stride, grid, drop_path=0.0, **stage.options)
-    return block
+    return sampled_first(block)
 
 
 def block_places(arch: Arch) -> Iterator[tuple[int, Stage, int, int, int]]:

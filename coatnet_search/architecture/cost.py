@@ -1,4 +1,4 @@
-"""What a network costs, exactly and without building it: the sum of its blocks, each distinct block counted once.
+"""Arch -> exact parameters, multiply-adds and activations, each distinct block counted once by running it.
 
 A block is counted by running it for one image on the meta device under torch's counter (halved: multiply-adds, of
 convolutions, linear layers and attention products). Counts are kept in memory and in a file that is shared by all

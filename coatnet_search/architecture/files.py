@@ -1,4 +1,4 @@
-"""Architectures in YAML files."""
+"""Reads and writes architectures as YAML files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Networks of timm beside our own: built for a study's data, counted, with weights that are on this machine or none."""
+"""Networks of timm as peers of ours: built for a study's data, counted, with weights that are on this machine."""
 
 import difflib
 import functools
@@ -15,6 +15,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.cost import Count, count_module
 from coatnet_search.architecture.peer_spec import PeerSpec
 from coatnet_search.architecture.tensor_files import read_file
@@ -88,11 +89,11 @@ class Peer:
 def create(name: str, image_size: int, **options: Any) -> nn.Module:
     """timm's network for images of this size, whether or not its size is fixed when it is built."""
     try:
-        return timm.create_model(name, img_size=image_size, **options)
+        return sampled_first(timm.create_model(name, img_size=image_size, **options))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(name, **options)  # a network that takes any size has no such option
+        return sampled_first(timm.create_model(name, **options))  # a network that takes any size has no such option
 
 
 def load_timm(name: str, model: nn.Module, shape: Arch, weights: Mapping[str, Tensor]) -> Start:

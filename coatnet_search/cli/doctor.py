@@ -5,7 +5,9 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +28,9 @@ DISK_MIB = (1024, 5 * 1024)  # less free: a problem, a warning
 SHARED_MIB = 1024  # /dev/shm of a container is often 64 MiB; Ray's object store and data workers live there
 SERVER_TIMEOUT_S = 3.0
 SKEW_S = 2.0  # between clocks
+STEP_TIMEOUT_S = 300.0
+STEP = f"from {__name__} import training_step; training_step()"  # what a process of its own runs
+PLAINER = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # oneDNN without its kernels for AVX-512, which have crashed before
 MISMATCH = "torchvision::"  # in the error of a torchvision that was built for another torch
 
 State = Literal["fine", "warning", "problem"]
@@ -50,6 +55,7 @@ def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Pat
     importable = not broken & {*HEAVY, "python"}
     findings += _gpus() if "torch" not in broken else []
     findings += [_disk(runs), *_shared_memory(), *(_cache() if importable else [])]
+    findings += [_training()] if importable else []
     findings += [_busy()] if shutil.which("nvidia-smi") else []
     if address is not None and importable:
         findings += _cluster(address, runs)
@@ -168,6 +174,48 @@ def _busy() -> Finding:
         return Finding(check="busy gpus", state="fine", found="nobody else computes on them")
     found = "; ".join(f"pid {row.replace(', ', ' ', 1).replace(', ', ' with ')}" for row in rows[:5])
     return Finding(check="busy gpus", state="warning", found=found, mend="wait for them, or end them")
+
+
+def _training() -> Finding:
+    """Whether a step of training ends well: in a process of its own, which may crash without an end of this one."""
+    reason = _step_problem({})
+    if reason is None:
+        return Finding(check="training", state="fine", found="a step of each block type ends well")
+    mend = f"install torch anew, or another build of it; python -c '{STEP}' shows the whole error"
+    if _step_problem(PLAINER) is None:
+        words = " ".join(f"{name}={value}" for name, value in PLAINER.items())
+        mend = f"export {words} (with it the step ends well, slower), or install another build of torch"
+    return Finding(check="training", state="problem", found=f"a step of training ends by {reason}", mend=mend)
+
+
+def _step_problem(settings: Mapping[str, str]) -> str | None:
+    """How a step of training fails in an environment with these settings; None where it does not."""
+    try:
+        done = subprocess.run([sys.executable, "-c", STEP], env={**os.environ, **settings}, capture_output=True,
+                              text=True, timeout=STEP_TIMEOUT_S, check=False)  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"nothing within {STEP_TIMEOUT_S:g} s"
+    if done.returncode < 0:
+        return signal.Signals(-done.returncode).name
+    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["an error"])[-1]
+
+
+def training_step() -> None:
+    """A step of a small network of each block type, with strides on maps of 64 x 64, where trials would run."""
+    torch = importlib.import_module("torch")
+    arch, blocks, build = (
+        importlib.import_module(f"coatnet_search.architecture.{name}") for name in ("arch", "blocks", "build")
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name, block in blocks.BLOCKS.items():
+        options = {"head_size": 8} if "head_size" in block.options else {"expand": 2}
+        stage = arch.Stage(block=name, depth=1, width=8, stride=2, **options)
+        model = build.build(arch.Arch(image_size=64, num_classes=2, stem=arch.Stem(width=8, stride=1), stages=(stage,)))
+        model.to(device, memory_format=torch.channels_last)
+        images = torch.randn(32, 3, 64, 64, device=device).contiguous(memory_format=torch.channels_last)
+        model(images).logsumexp(1).sum().backward()
+        torch.optim.SGD(model.parameters(), 0.01).step()
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 # --- a cluster -------------------------------------------------------------------------------------------------------

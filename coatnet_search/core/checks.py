@@ -1,4 +1,4 @@
-"""What one key of a study or space file may hold: functions from a plain value to the checked one. No pydantic.
+"""Checks one value of a study or space file: plain value in, checked value out, or Misplaced. No pydantic.
 
 Each raises Misplaced with the place inside the value that is wrong, so that a message names line and key.
 """

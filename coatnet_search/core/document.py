@@ -1,4 +1,4 @@
-"""A YAML file as plain values with the line of each key, so that every message can name its place."""
+"""A YAML file -> plain values with the line of each key, so that every message can name its place."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a user can cause, and the exit code that says so; first in the pipeline, imports nothing of ours."""
+"""The errors that a user can cause, with their exit codes."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Limits on metrics: a number, or a pair [low, high]."""
+"""Limits on metrics: a number or a pair [low, high] -> (low, high)."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

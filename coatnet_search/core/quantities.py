@@ -1,4 +1,4 @@
-"""What is known of a number in a record: its title, which way is better, and how a person reads it. No vendors."""
+"""What is known of each metric: title, unit, which way is better, how a person reads it. No vendors."""
 
 import math
 from collections.abc import Mapping
@@ -47,6 +47,11 @@ def quantity(name: str) -> Quantity:
     """What is known of a name; a name that a user's trainer added is a plain number whose smaller values are better."""
     known = QUANTITIES.get(name.removesuffix("_spread"))
     return known or Quantity(title=name.replace("_", " "), sense="min")
+
+
+def sign(sense: Sense) -> float:
+    """1 where less is better, -1 where more is: a value times it is a loss, the less the better."""
+    return 1.0 if sense == "min" else -1.0
 
 
 def quality(objectives: Mapping[str, Sense]) -> str:

@@ -1,4 +1,4 @@
-"""Secrets taken out of what is written down: the record, its mirror, logs and reports."""
+"""Takes secrets out of what is written down: record, mirror, logs, reports."""
 
 import os
 import re

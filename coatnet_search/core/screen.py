@@ -1,4 +1,4 @@
-"""What a verb prints: tables and lines for a person, or one JSON value for a program. Results on stdout."""
+"""Prints what a verb found: tables and lines for a person, or one JSON value for a program."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Full training's results beside what the search saw of the same networks: was the choice right?"""
+"""Sets full trainings beside what the search saw of the same networks: was the choice right?"""
 
 import json
 import math

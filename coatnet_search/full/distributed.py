@@ -1,4 +1,4 @@
-"""Full training on many workers: the same loop on each, started and restarted by ``distributed.py``."""
+"""Runs a full training on many workers."""
 
 from pathlib import Path
 from typing import Any

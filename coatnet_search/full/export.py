@@ -1,4 +1,4 @@
-"""A trained network handed on: safetensors that timm loads, ONNX, the MLflow registry, a model card. Each is checked.
+"""Exports a trained network: safetensors that timm loads, ONNX, the MLflow registry; each is checked.
 
 ``check`` compares what comes out with the network itself: the same logits to 1e-4 on the same images.
 Shapes: B images, C channels, F stored and S seen side in pixels, K classes.

@@ -1,4 +1,4 @@
-"""A trained network's model card in Markdown: what it is, data, recipe, measures, where a search found it, limits."""
+"""A trained network -> its model card in Markdown: data, recipe, scores, where a search found it, limits."""
 
 from collections.abc import Mapping
 from typing import Any

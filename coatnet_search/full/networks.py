@@ -1,4 +1,4 @@
-"""What is trained in full: an architecture or a network of timm, found by name, built, started from weights, saved.
+"""A name, file or RUN:ID -> the network that is trained in full: built, started from weights, saved.
 
 Shapes: B images a batch, C channels, S side in pixels, K classes.
 """

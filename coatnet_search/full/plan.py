@@ -1,5 +1,4 @@
-"""What is to be trained in full: network, data, stages, seeds. Everything that can be wrong is found here, before hours
-are spent.
+"""Plans a full training: network, data, stages, seeds; finds what is wrong before hours are spent.
 
 A stage is a recipe at an image size; a later one goes on with the weights of the one before: pre-train at 224, then
 fine-tune at 384.

@@ -1,4 +1,4 @@
-"""What a trained network sees on image files: the likeliest classes of each, by the network's own way of looking."""
+"""Image files -> the likeliest classes, by a trained network and its own preprocessing."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

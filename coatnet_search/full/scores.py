@@ -1,4 +1,4 @@
-"""How good a trained network is on a whole split: accuracies with intervals, loss, a table of classes, calibration.
+"""Scores a network on a whole split: accuracies with intervals, loss, a table of classes, calibration error.
 
 Shapes: B images a batch, K classes, N bins of confidence.
 """

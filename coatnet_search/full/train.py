@@ -1,4 +1,4 @@
-"""Chosen -> full recipe: the stages of a plan for every seed, resumable; then scores. Alone in reading the test split.
+"""Trains a chosen network by its full recipe for every seed, resumable; alone in reading the test split.
 
 A folder of full training:
 

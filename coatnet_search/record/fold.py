@@ -1,4 +1,4 @@
-"""The record of a study, folded: events -> trials -> a table with one row a trial.
+"""Reads a record: its events -> trials -> a pandas table with one row a trial.
 
 The record is the only truth about a study. ``journal.py`` has its file; this file says what the events mean.
 """

@@ -1,4 +1,4 @@
-"""A record that grows, read on from where it was read last: for pages that look at it again and again."""
+"""Reads a growing record on from where it was read last, for pages that look again and again."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""Runs that people already have, as a CSV file -> a RUN folder, so that all answers can be asked of them.
+"""A CSV file of runs that people already have -> a RUN folder that all answers can be asked of.
 
 A row is a finished run. Nothing is invented: a number that the file has not stays missing, a run without a result is a
 failed one, and what could not be known (the seed, the number of epochs) is said in ``study.yaml``.

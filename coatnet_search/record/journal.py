@@ -1,4 +1,4 @@
-"""The file of a record, ``RUN/trials.jsonl``: append-only JSON lines, one event a line; its one writer, its repair.
+"""Writes and repairs ``RUN/trials.jsonl``: append-only JSON lines with checksums, one event a line, one writer.
 
 Every line ends with the CRC-32 of the text before it. Events: ``session`` (a driver begins), ``started``, ``report``
 (one epoch), ``paused`` (a trial reached its rung), ``continued`` (it goes on to the next one), ``terminal`` (the end of

@@ -1,4 +1,4 @@
-"""Records of several machines -> one record of the same study."""
+"""Joins the records of several machines into one record of the same study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

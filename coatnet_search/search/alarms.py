@@ -1,4 +1,4 @@
-"""What ends a search, or is told of it, besides its own results: a full disk, trials that fail alike, stragglers."""
+"""Checks what ends a search besides its results: a full disk, trials that fail alike; and finds stragglers."""
 
 import shutil
 from collections import Counter

@@ -1,4 +1,4 @@
-"""One trial: legal? build, measure, train or inherit, score on val. Knows no Ray, no MLflow; its fault is its result.
+"""Runs one trial: build, measure, train or inherit, score on validation -> Reports. Knows no Ray and no MLflow.
 
 A user's own trainer replaces the training: ``trainer(arch, budget, data, device)`` yields the same metrics, a mapping
 an epoch. It is named by ``package.module:function`` or by an entry point of the group ``coatnet_search.trainers``, on

@@ -1,4 +1,4 @@
-"""The trials of a search and the record of them, in step: whatever happens to a trial is appended at once."""
+"""Keeps the trials of a running search and its record in step: whatever happens to a trial is appended at once."""
 
 import contextlib
 import dataclasses
@@ -11,14 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from coatnet_search.analysis.frame import AUDIT
-from coatnet_search.analysis.insights import BASELINE
 from coatnet_search.core.errors import SetupError
 from coatnet_search.record.fold import Record
-from coatnet_search.record.trial import TERMINAL, Failure, Trial
-from coatnet_search.search.replicates import REPLICATE
+from coatnet_search.record.trial import AUDIT, BASELINE, DRAWN, REPLICATE, TERMINAL, Failure, Trial
 from coatnet_search.search.task import Report
-from coatnet_search.study.audit_trials import DRAWN
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.run_folder import code_version
 from coatnet_search.study.study import Study
@@ -45,12 +41,11 @@ class Ledger:
     @property
     def first(self) -> list[Trial]:
         """All trials but replicates, the baseline and those of the audit, in order of number."""
-        apart = {REPLICATE, BASELINE, AUDIT, DRAWN}
-        return [trial for trial in self.ordered if not apart & set(trial.attributes)]
+        return [trial for trial in self.ordered if trial.kind not in (REPLICATE, BASELINE, AUDIT, DRAWN)]
 
     @property
     def baseline(self) -> list[Trial]:
-        return [trial for trial in self.trials.values() if BASELINE in trial.attributes]
+        return [trial for trial in self.trials.values() if trial.kind == BASELINE]
 
     @property
     def finished(self) -> list[Trial]:

@@ -4,10 +4,9 @@ of the choice most for its time, until the choice is settled."""
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from coatnet_search.analysis.tuning import TUNE
 from coatnet_search.core.errors import InputError
 from coatnet_search.curves.next_run import Answer, Beliefs, Run
-from coatnet_search.record.trial import TERMINAL, Trial
+from coatnet_search.record.trial import TERMINAL, TUNE, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.sections import SettleSpec
 

@@ -1,4 +1,4 @@
-"""What a person sees of a running search: a live table on a terminal, a line a trial elsewhere (on stderr)."""
+"""Shows a running search on stderr: a live table on a terminal, a line a trial elsewhere."""
 
 import time
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Which finished candidates are trained again with other seeds: those that may be on the front, given the noise."""
+"""Picks the finished candidates that are trained again with other seeds: those that may be on the front."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from coatnet_search.analysis.front_noise import near_front
-from coatnet_search.record.trial import Trial
+from coatnet_search.core.quantities import sign
+from coatnet_search.record.trial import REPLICATE, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study
-
-REPLICATE = "replicate"  # attribute of a trial that is another's network and budget with another seed; and its origin
 
 
 class Replicates:
@@ -43,9 +42,9 @@ class Replicates:
     def _trainings(self, trial: Trial, trials: Sequence[Trial]) -> np.ndarray:
         """(trainings, objectives): what a candidate and its replicates have shown, the less the better."""
         own = [trial, *(one for one in trials if one.state == "done" and
-                        one.attributes.get("of") == trial.number and REPLICATE in one.attributes)]  # fmt: skip
+                        one.attributes.get("of") == trial.number and one.kind == REPLICATE)]  # fmt: skip
         objectives = self._study.file.objectives
-        signs = [1.0 if sense == "min" else -1.0 for sense in objectives.values()]
+        signs = [sign(sense) for sense in objectives.values()]
         shown: np.ndarray = np.array([[one.metrics[name] for name in objectives] for one in own], dtype=float) * signs
         return shown
 

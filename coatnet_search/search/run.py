@@ -1,4 +1,4 @@
-"""A study's trials, run: on Ray Tune, or one after another in this process. Both drive the same session."""
+"""Runs a study's trials, on Ray Tune or one after another in this process -> the RUN's folder."""
 
 import contextlib
 import dataclasses

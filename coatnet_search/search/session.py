@@ -1,4 +1,4 @@
-"""The driver's side of a search, whoever runs the trials: what comes next, what was reported, what is finished.
+"""Decides what a search runs next and takes in what trials report, whoever runs them.
 
 The record is the truth: a session is built from it, and everything that happens is appended to it at once. The
 generator of trial n is seeded by (study seed, n), so a resumed search goes on as an uninterrupted one would.
@@ -13,21 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from coatnet_search.analysis.frame import AUDIT
-from coatnet_search.analysis.insights import BASELINE
-from coatnet_search.analysis.tuning import TUNE, TUNED, best_values
+from coatnet_search.analysis.tuning import TUNED, best_values
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import Record
-from coatnet_search.record.trial import TERMINAL, Failure, Trial
+from coatnet_search.record.trial import AUDIT, BASELINE, DRAWN, PEER, REPLICATE, RUNG, TERMINAL, TUNE, Failure, Trial
 from coatnet_search.search.alarms import Breaker, short_of_disk, slowness
 from coatnet_search.search.ledger import Ledger, number_of
 from coatnet_search.search.ordering import Ordering
-from coatnet_search.search.replicates import REPLICATE, Replicates
+from coatnet_search.search.replicates import Replicates
 from coatnet_search.search.stop_rules import little_to_gain, spent
 from coatnet_search.search.task import Report, Task
 from coatnet_search.strategies import make_strategy
-from coatnet_search.strategies.halving import RUNG
-from coatnet_search.study.audit_trials import DRAWN, AuditPlan
+from coatnet_search.study.audit_trials import AuditPlan
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study, larger
 
@@ -226,8 +223,7 @@ class Session:
     @property
     def _over(self) -> bool:
         """Whether all that comes before the audit has ended."""
-        apart = {AUDIT, DRAWN}
-        ended = all(trial.state in TERMINAL or apart & set(trial.attributes) for trial in self.trials.values())
+        ended = all(trial.state in TERMINAL or trial.kind in (AUDIT, DRAWN) for trial in self.trials.values())
         return ended and not (self._may_start or self._may_compare or self._replicates())
 
     def _train_alone(self) -> Task | None:
@@ -308,7 +304,7 @@ class Session:
 
     def _constrain(self) -> None:
         """Networks that ran out of memory bound what is proposed, as far as no larger one was trained all the same."""
-        ended = [trial for trial in self.finished if not {"peer", AUDIT} & set(trial.attributes)]
+        ended = [trial for trial in self.finished if trial.kind not in (PEER, AUDIT)]
         done = [trial.metrics for trial in ended if trial.state == "done"]
         failed = [trial.metrics for trial in ended if trial.failure and trial.failure.kind in TOO_LARGE]
         too_large = [one for one in failed if not any(larger(other, one) for other in done)]
@@ -322,7 +318,7 @@ class Session:
         return self._task(self._ledger.begin(cell, cell.key(self.study), origin, tuned))
 
     def _task(self, trial: Trial) -> Task:
-        peer = trial.attributes.get("peer")
+        peer = trial.attributes.get(PEER)
         if peer and trial.key not in self._planned:
             raise InputError(f"trial {trial.number} is of {peer}, which the study no longer names; name it again")
         arch = self._planned[str(trial.key)].arch if peer else trial.arch or self.study.space.decode(trial.candidate)
@@ -369,7 +365,7 @@ class Session:
         if file.measure_when != "end" or not file.measure:
             return []
         left = [trial for trial in self.finished
-                if trial.state == "done" and not {"conditions", AUDIT} & set(trial.attributes)]  # fmt: skip
+                if trial.state == "done" and trial.kind != AUDIT and "conditions" not in trial.attributes]  # fmt: skip
         return [self._task(trial) for trial in left]
 
     def measure(self, task: Task) -> bool:

@@ -1,4 +1,4 @@
-"""How a search is asked to stop: a first SIGINT or SIGTERM, or the end of its minutes, lets running epochs end."""
+"""Turns SIGINT, SIGTERM or the end of the minutes into a stop after the running epochs."""
 
 import contextlib
 import signal

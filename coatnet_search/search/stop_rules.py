@@ -1,4 +1,4 @@
-"""When a search has run enough, by its study's ``stop``: device-hours, wall-clock time, little left to gain.
+"""Checks whether a search has run enough: device-hours, wall-clock time, little left to gain.
 
 All of it follows from the record, so that a resumed search stops where an uninterrupted one would have, but for the
 trials that were running. What a strategy expects a proposal to gain is in the proposal's attributes.
@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import moocore
 import numpy as np
 
-from coatnet_search.analysis.front_noise import REFERENCE
-from coatnet_search.core.quantities import Sense
+from coatnet_search.analysis.front import in_box
+from coatnet_search.core.quantities import Sense, sign
 from coatnet_search.record.trial import Trial
 from coatnet_search.study.sections import Resources, StopSpec
 
@@ -59,13 +59,12 @@ def little_to_gain(least: float | None, trials: Sequence[Trial], objectives: Map
 def observed_gain(trials: Sequence[Trial], objectives: Mapping[str, Sense]) -> float | None:
     """Hypervolume that a trial of the last ``WINDOW`` done ones gained on average, as a share of the box from the best
     to 10 % beyond the worst values seen; None before twice as many are done."""
-    signs = [1.0 if sense == "min" else -1.0 for sense in objectives.values()]
+    signs = [sign(sense) for sense in objectives.values()]
     rows = [[trial.metrics.get(name) for name in objectives] for trial in trials if trial.state == "done"]
     known = [row for row in rows if all(value is not None for value in row)]
     if len(known) < 2 * WINDOW:
         return None
     losses = np.array(known, dtype=float) * signs
-    span = np.ptp(losses, axis=0)
-    scaled = (losses - losses.min(axis=0)) / (REFERENCE * np.where(span > 0, span, 1.0))
+    scaled = in_box(losses)
     indicator = moocore.Hypervolume(ref=np.ones(len(objectives)))
     return float(indicator(scaled) - indicator(scaled[:-WINDOW])) / WINDOW

@@ -1,4 +1,4 @@
-"""The supernet of a study, trained into its RUN before the first trial: what each process does of it. No Ray."""
+"""Trains the supernet of a study into its RUN, before the first trial. No Ray."""
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext

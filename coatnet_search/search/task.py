@@ -1,4 +1,4 @@
-"""What one trial is asked to do, what it reports, and what its failures are called."""
+"""The messages between driver and worker: Task (what a trial is to do), Report (what it found), kinds of failure."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""All networks of one layout of a space by their cost, without listing them: two halves, joined where costs fit.
+"""Indexes all networks of one layout by cost without listing them: two halves, joined where costs fit.
 
 Each half is priced stage by stage (as a survey is) and every partial network is kept with its cost. Only pairs that
 fall into a range of multiply-adds are looked at, so that a space of 10^9 networks takes seconds.

@@ -1,4 +1,4 @@
-"""The networks of one layout of a space by what they cost: the smallest, the largest, the nearest, a random one.
+"""The networks of one layout by cost: the smallest, the largest, the nearest, a random one.
 
 Random networks are uniform in cost, not in choices: most combinations of a space cost about as much as its middle, so
 that its ends would hardly ever be drawn.

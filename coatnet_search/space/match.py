@@ -1,4 +1,4 @@
-"""Depths and widths that give a layout a wanted cost: all legal ones, ranked by closeness, picked for diversity.
+"""A layout and a wanted cost -> depths and widths that give it: ranked by closeness, picked for diversity.
 
 Equal cost has many solutions, and their spread is part of a layout's effect: a study takes several instances of each.
 """

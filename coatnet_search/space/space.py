@@ -1,4 +1,4 @@
-"""Space: what may be chosen. Flat candidates in, architectures out; legality as reasons; counting and sampling.
+"""A space file -> Space: flat candidates in, architectures out; legality as reasons, counting, sampling.
 
 A scalar in a space file is a constant, a list is a dimension: ``s2_width`` is the width of the second stage. A depth of
 0 leaves a stage out, its stride too. Dimensions without effect (a kernel where the stage is attention) stand at their
@@ -313,18 +313,6 @@ class Space:
 
     def _draw(self, rng: np.random.Generator) -> dict[str, Scalar]:
         return {name: values[int(rng.integers(len(values)))] for name, values in self.choices.items()}
-
-    def mutate(self, candidate: Candidate, rng: np.random.Generator) -> dict[str, Scalar]:
-        """A legal neighbour: one dimension moved to another value, drawn again until it is legal and differs."""
-        open_dims = [name for name, values in self.choices.items() if len(values) > 1]
-        start = self.canonical(candidate)
-        for _ in range(TRIES if open_dims else 0):
-            name = open_dims[int(rng.integers(len(open_dims)))]
-            others = [value for value in self.choices[name] if value != start[name]]
-            moved = self.canonical({**start, name: others[int(rng.integers(len(others)))]})
-            if moved != start and not self.problems(moved):
-                return moved
-        return start
 
     def enumerate(self) -> Iterator[dict[str, Scalar]]:
         """Every legal candidate once, in the order of the choices."""

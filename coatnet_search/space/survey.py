@@ -1,4 +1,4 @@
-"""How large a space is, counted stage by stage without listing: how many networks, of which layouts, at what cost."""
+"""Counts a space stage by stage without listing it: how many networks, of which layouts, at what cost."""
 
 import dataclasses
 import itertools

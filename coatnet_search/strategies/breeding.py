@@ -1,11 +1,13 @@
-"""Children of candidates: crossover and mutation that stay inside the choices."""
+"""Parents -> children: who survives by rank and crowding distance; crossover and mutation inside the choices."""
 
 from collections.abc import Collection, Sequence
 
+import moocore
 import numpy as np
 
+from coatnet_search.strategies.features import Array
 from coatnet_search.strategies.legal_candidates import neighbour
-from coatnet_search.strategies.problem import Key, Known, Problem, Row
+from coatnet_search.strategies.problem import Key, Known, Problem, Row, Seen
 
 _TRIES = 5  # per wanted child: repeats and illegal children are frequent late in a search
 _CROSSED = 0.7  # share of children with two parents
@@ -35,3 +37,26 @@ def breed(
         if known.legal and known.key not in taken:
             found.setdefault(known.key, known)
     return list(found.values())
+
+
+def survivors(done: Sequence[Seen], population: int) -> list[Seen]:
+    """Trials inside the measured limits first, then by rank, then by the room that they have on their front."""
+    losses = np.array([seen.losses for seen in done])
+    over = np.array([sum(seen.excess.values()) for seen in done])
+    rank = np.asarray(moocore.pareto_rank(losses))
+    room = np.zeros(len(done))
+    for level in np.unique(rank):
+        room[rank == level] = crowding(losses[rank == level])
+    return [done[place] for place in np.lexsort([-room, rank, over])[:population]]
+
+
+def crowding(losses: Array) -> Array:
+    """(rows,): how far the neighbours of each row are along every objective; infinite at the ends (Deb et al. 2002)."""
+    found = np.zeros(len(losses))
+    for column in losses.T:
+        order = np.argsort(column, kind="stable")
+        span = float(np.ptp(column))
+        found[order[[0, -1]]] = np.inf
+        if span > 0:
+            found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
+    return found

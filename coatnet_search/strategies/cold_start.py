@@ -1,4 +1,4 @@
-"""The first candidates of a search, before any model can be trusted: extremes, then an even spread over costs."""
+"""Picks the first candidates of a search, before a model can be fitted: extremes, then an even spread of costs."""
 
 from collections import Counter
 from collections.abc import Sequence

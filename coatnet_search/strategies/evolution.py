@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import moocore
 import numpy as np
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.trial import Trial
-from coatnet_search.strategies.breeding import breed
-from coatnet_search.strategies.features import Array
+from coatnet_search.strategies.breeding import breed, survivors
 from coatnet_search.strategies.legal_candidates import draw
-from coatnet_search.strategies.problem import Known, Problem, Seen, Suggestion, look_back
+from coatnet_search.strategies.problem import Known, Problem, Suggestion, look_back
 
 _CHILDREN = 12  # that are bred for each one taken
 
@@ -42,34 +40,12 @@ class Evolution:
         done = [seen for seen in past if seen.state == "done"]
         chosen: list[Known] = []
         if len(done) >= self.population:
-            parents = _survivors(done[-self.memory :], self.population)
+            parents = survivors(done[-self.memory :], self.population)
             children = breed(problem, [seen.known for seen in parents], rng, _CHILDREN * count, taken)
             running = [seen.known for seen in past if seen.state == "running"]
             chosen = _apart(problem, children, [*(seen.known for seen in parents), *running], count)
         chosen += draw(problem, rng, count - len(chosen), taken | {known.key for known in chosen})
         return [Suggestion(known.candidate) for known in chosen]
-
-
-def _survivors(done: Sequence[Seen], population: int) -> list[Seen]:
-    """Trials inside the measured limits first, then by rank, then by the room that they have on their front."""
-    losses = np.array([seen.losses for seen in done])
-    over = np.array([sum(seen.excess.values()) for seen in done])
-    rank = np.asarray(moocore.pareto_rank(losses))
-    room = np.zeros(len(done))
-    for level in np.unique(rank):
-        room[rank == level] = _room(losses[rank == level])
-    return [done[place] for place in np.lexsort([-room, rank, over])[:population]]
-
-
-def _room(losses: Array) -> Array:
-    """(trials,): the crowding distance of NSGA-II."""
-    found = np.zeros(len(losses))
-    for column in losses.T:
-        order = np.argsort(column, kind="stable")
-        span = float(np.ptp(column)) or 1.0
-        found[order[[0, -1]]] = np.inf
-        found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
-    return found
 
 
 def _apart(problem: Problem, children: Sequence[Known], others: Sequence[Known], count: int) -> list[Known]:

@@ -1,4 +1,4 @@
-"""A batch that is expected to add the most hypervolume, for any number of objectives, some of them known exactly."""
+"""Acquisition: picks the batch with the largest expected gain of hypervolume, exact objectives included."""
 
 import moocore
 import numpy as np

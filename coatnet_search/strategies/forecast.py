@@ -1,4 +1,4 @@
-"""What untried candidates will show in every objective and limited metric, known costs and predictions together."""
+"""Surrogate models of every objective and limited metric -> what untried candidates are predicted to show."""
 
 import functools
 import math

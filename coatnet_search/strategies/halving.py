@@ -22,11 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.core.quantities import Sense, quality
-from coatnet_search.record.trial import Trial
+from coatnet_search.core.quantities import Sense, quality, sign
+from coatnet_search.record.trial import RUNG, Trial
+from coatnet_search.strategies.breeding import crowding
 
 Floats = NDArray[np.float64]
-RUNG = "rung"  # attribute: the rung, from 0, that a trial trains to, is paused at or was stopped at
+
 ALIVE = 0.05  # P(best) of a layout below which no place is kept for it
 LEAST_FINISHED = 3  # trials with full training before anything is said of layouts
 ENOUGH = 8  # trials at a rung before a strategy is shown that rung instead of a lower one
@@ -121,7 +122,7 @@ class Halving:
         values = [metrics.get(name) for name in self.objectives] if metrics else [None]
         if any(value is None for value in values):
             return None
-        signs = [1.0 if sense == "min" else -1.0 for sense in self.objectives.values()]
+        signs = [sign(sense) for sense in self.objectives.values()]
         return np.array(values, dtype=float) * signs
 
     def chances(self, trials: Sequence[Trial]) -> dict[str, float | None]:
@@ -202,18 +203,6 @@ def metrics_at(trial: Trial, epochs: int) -> dict[str, float | None] | None:
         return None
     error = {"error": 1.0 - row["val_top1"]} if "val_top1" in row and "error" not in row else {}
     return {**trial.metrics, **{name: value for name, value in row.items() if name != "epoch"}, **error}
-
-
-def crowding(losses: Floats) -> Floats:
-    """(rows,): how far the neighbours of each row are along every objective; infinite at the ends (Deb et al. 2002)."""
-    found = np.zeros(len(losses))
-    for column in losses.T:
-        order = np.argsort(column, kind="stable")
-        span = float(np.ptp(column))
-        found[order[[0, -1]]] = np.inf
-        if span > 0:
-            found[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
-    return found
 
 
 def _paused_at(trial: Trial, rung: int) -> bool:

@@ -1,4 +1,4 @@
-"""Legal candidates that no trial has: drawn, enumerated, or walked to where limits are tight."""
+"""Draws, enumerates or walks to legal candidates that no trial has."""
 
 import heapq
 import itertools

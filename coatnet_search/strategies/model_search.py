@@ -1,4 +1,4 @@
-"""Search by models: an even spread first, then batches that are expected to add the most hypervolume."""
+"""Model-based search: a cold start, then batches of the largest expected hypervolume gain."""
 
 import math
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,14 +78,13 @@ class Asked:
         params: Callable[[Problem, Known], dict[str, int]] = lambda problem, known: dict(
             zip(problem.names, known.row, strict=True)
         ),
-        system: Callable[[Seen], Mapping[str, Any]] = lambda seen: {},
     ) -> None:
         self.problem, self.past, self.params = problem, past, params
         self.dimensions = distributions(problem)
         self.study = optuna.create_study(directions=["minimize"] * len(problem.objectives), sampler=sampler)
-        self.study.add_trials([self._frozen(seen, system(seen)) for seen in past])
+        self.study.add_trials([self._frozen(seen) for seen in past])
 
-    def _frozen(self, seen: Seen, system: Mapping[str, Any]) -> optuna.trial.FrozenTrial:
+    def _frozen(self, seen: Seen) -> optuna.trial.FrozenTrial:
         places = self.params(self.problem, seen.known)
         places = {name: place for name, place in places.items() if place < len(self.problem.choices[name])}
         return optuna.trial.create_trial(
@@ -93,40 +92,35 @@ class Asked:
             values=list(seen.losses) if seen.state == "done" else None,
             params=places,
             distributions={name: self.dimensions[name] for name in places},
-            system_attrs=dict(system),
             constraints=dict(seen.excess) if seen.state == "done" else None,
         )
 
-    def take(self, rng: np.random.Generator, count: int) -> list[tuple[Known, Mapping[str, Any]]]:
-        """Up to ``count`` new legal candidates, each with its trial's system attributes."""
+    def take(self, rng: np.random.Generator, count: int) -> list[Known]:
+        """Up to ``count`` new legal candidates."""
         taken = {seen.known.key for seen in self.past}
-        chosen: list[tuple[Known, Mapping[str, Any]]] = []
+        chosen: list[Known] = []
         while len(chosen) < count:
-            known, attributes = self._ask_again(taken)
+            known = self._ask_again(taken)
             if known is None:
                 known = next(iter(draw(self.problem, rng, 1, taken)), None)
             if known is None:
                 break
             taken.add(known.key)
-            chosen.append((known, attributes))
+            chosen.append(known)
         return chosen
 
-    def _ask_again(self, taken: set[Key]) -> tuple[Known | None, Mapping[str, Any]]:
-        for _ in range(ASKS):
-            known, attributes = self._ask(taken)
-            if known is not None:
-                break
-        return known, attributes
+    def _ask_again(self, taken: set[Key]) -> Known | None:
+        asked = (self._ask(taken) for _ in range(ASKS))
+        return next((known for known in asked if known is not None), None)
 
-    def _ask(self, taken: set[Key]) -> tuple[Known | None, Mapping[str, Any]]:
+    def _ask(self, taken: set[Key]) -> Known | None:
         """One candidate, which stays running in the study; None where Optuna's has been seen or is not legal."""
         trial = self.study.ask()
         row = [_place(trial, name, distribution) for name, distribution in self.dimensions.items()]
         known = self.problem.look(row)
-        attributes = self.study._storage.get_trial(trial._trial_id).system_attrs
         if known.legal and known.key not in taken:
-            return known, attributes
+            return known
         for name, value in self.problem.excess(known.exact).items():
             trial.set_constraint(name, value)
         self.study.tell(trial, state=TrialState.FAIL if known.legal else TrialState.PRUNED)
-        return None, attributes
+        return None

@@ -1,4 +1,4 @@
-"""The default: an ensemble predicts what a trial would show, exact costs are known, batches add the most."""
+"""The default strategy: an ensemble of surrogates, exact costs known, batches of the largest expected gain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a strategy is asked: the choices, what is known before a trial, and what trials have shown. No torch here."""
+"""What a strategy is asked: choices, objectives, exact costs, limits; and trials as it sees them. No torch."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from coatnet_search.architecture.arch import Candidate
 from coatnet_search.core.canonical import Scalar
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.limits import Limit, limit_pair
-from coatnet_search.core.quantities import sense_of
+from coatnet_search.core.quantities import sense_of, sign
 from coatnet_search.record.trial import Trial
 
 Direction = Literal["min", "max"]
@@ -94,7 +94,7 @@ class Problem:
     @functools.cached_property
     def signs(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """What turns objectives into losses: 1 where less is better, -1 where more is."""
-        return np.array([1.0 if direction == "min" else -1.0 for direction in self.objectives.values()])
+        return np.array([sign(direction) for direction in self.objectives.values()])
 
     @functools.cached_property
     def bounds(self) -> dict[str, tuple[float, float]]:
@@ -214,11 +214,11 @@ def _seen(problem: Problem, trial: Trial, known: Known, *, same_budget: bool) ->
 def _losses(problem: Problem, metrics: Mapping[str, float | None]) -> tuple[float, ...]:
     """Every objective, the less the better; empty where one is missing or not a finite number."""
     found = []
-    for name, sign in zip(problem.objectives, problem.signs, strict=True):
+    for name, factor in zip(problem.objectives, problem.signs, strict=True):
         value = metrics.get(name)
         if value is None or not math.isfinite(value):
             return ()
-        found.append(float(sign * value))
+        found.append(float(factor * value))
     return tuple(found)
 
 

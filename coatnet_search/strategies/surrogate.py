@@ -1,4 +1,4 @@
-"""Models of one metric over candidates, weighted by how well each ranks trials that it was not shown."""
+"""Models of one metric over candidates, stacked by how well each ranks trials that it was not shown."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -34,4 +34,4 @@ class TPE:
                 n_startup_trials=self.startup, multivariate=True, group=True, seed=int(rng.integers(2**31))
             )
             asked = Asked(problem, look_back(problem, history), sampler, params=effective)
-            return [Suggestion(known.candidate) for known, _ in asked.take(rng, count)]
+            return [Suggestion(known.candidate) for known in asked.take(rng, count)]

@@ -1,4 +1,4 @@
-"""The audit that a study's record holds, and what it says of the search: pairs of scores, verdict, corrected table."""
+"""Reads the audit that a record holds: pairs of scores -> decision, and the table with corrected scores."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,11 @@ import pandas as pd
 
 from coatnet_search.analysis.audit import NUM_BANDS, Audit, Network, audit, audited_metric, band_of
 from coatnet_search.analysis.audit_decision import AuditDecision, corrected, decide
-from coatnet_search.analysis.frame import AUDIT, complete, numbers, searched
+from coatnet_search.analysis.frame import complete, numbers, searched
 from coatnet_search.analysis.front import SEPARATE_FRONTS, comparable, join_words
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import sense_of
+from coatnet_search.record.trial import AUDIT, kind_of
 from coatnet_search.strategies.problem import Problem
 from coatnet_search.supernet.rows import FOLDER, read_supernet_rows
 
@@ -95,12 +96,12 @@ def pairs(frame: pd.DataFrame, metric: str) -> list[Network]:
     rows = [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
     alone: dict[str, list[Row]] = {}
     for row in rows:
-        if AUDIT in (row["attributes"] or {}):
+        if kind_of(row["attributes"]) == AUDIT:
             alone.setdefault(row["arch_id"], []).append(row)
     networks = []
     for row in rows:
         own = sorted(alone.get(row["arch_id"], []), key=lambda one: one["seed"])
-        if AUDIT not in (row["attributes"] or {}) and len(own) >= LEAST_SEEDS:
+        if kind_of(row["attributes"]) != AUDIT and len(own) >= LEAST_SEEDS:
             del alone[row["arch_id"]]
             networks.append(_network(row, own, metric))
     return networks

@@ -1,4 +1,4 @@
-"""Which networks an audit trains alone, as a function of the record: equal numbers of each layout and band of cost.
+"""Picks the networks that an audit trains alone: equal numbers of each layout and band of cost.
 
 The bands are thirds of the search's finished trials by multiply-adds. Within a cell (layout and band) first come
 networks that other records have trained, then finished trials spread over their inherited scores, and where these are
@@ -17,16 +17,14 @@ from typing import Any
 import numpy as np
 
 from coatnet_search.analysis.audit import NUM_BANDS, audited_metric
-from coatnet_search.analysis.frame import AUDIT
 from coatnet_search.architecture.arch import Arch, Candidate
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import read_trials, record_path, study_of
-from coatnet_search.record.trial import TERMINAL, Trial
+from coatnet_search.record.trial import AUDIT, DRAWN, PEER, TERMINAL, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study, yaml_values
 from coatnet_search.training.recipe import recipe_values
 
-DRAWN = "drawn"  # attribute of an inherited trial that the audit asked for; the search did not propose it
 POOL = 3000  # random networks among which those for cells are found that the search did not fill
 _GOLDEN = (math.sqrt(5) - 1) / 2  # steps of this share of a range spread any number of picks over it
 
@@ -121,7 +119,7 @@ class AuditPlan:
     def _pick(self, trials: Sequence[Trial]) -> list[Pick]:
         found = _inherited(trials)
         supplies = self._supplies(found, trials)
-        audited = Counter(str(trial.arch.id) for trial in trials if AUDIT in trial.attributes and trial.arch)
+        audited = Counter(str(trial.arch.id) for trial in trials if trial.kind == AUDIT and trial.arch)
         picked: list[Pick] = []
         for supply in supplies.values():
             kept = [pick for pick in supply.queue if pick.arch.id in audited]
@@ -184,7 +182,7 @@ class AuditPlan:
 def _inherited(trials: Sequence[Trial]) -> list[Trial]:
     """The finished trials with inherited weights, in order of number."""
     return [trial for trial in trials
-            if trial.state == "done" and trial.arch and not {AUDIT, "peer"} & set(trial.attributes)]  # fmt: skip
+            if trial.state == "done" and trial.arch and trial.kind not in (AUDIT, PEER)]  # fmt: skip
 
 
 def _edges(found: Sequence[Trial]) -> list[float]:
@@ -225,7 +223,7 @@ def _seeds(trials: Sequence[Trial]) -> dict[str, set[int]]:
     """The seeds of each network's trainings alone, whatever became of them."""
     seeds: dict[str, set[int]] = {}
     for trial in trials:
-        if AUDIT in trial.attributes and trial.arch and trial.budget:
+        if trial.kind == AUDIT and trial.arch and trial.budget:
             seeds.setdefault(trial.arch.id, set()).add(trial.budget.seed)
     return seeds
 

@@ -1,4 +1,4 @@
-"""What of a study is checked beyond its file: every name that it mentions exists, and what it asks for can be had."""
+"""Checks a study beyond its file: every name that it mentions exists, and what it asks for can be had."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What a study leaves on disk, estimated before it is run."""
+"""Estimates the disk that a study will take, before it is run."""
 
 from pathlib import Path
 from typing import Any

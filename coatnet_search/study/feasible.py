@@ -1,4 +1,4 @@
-"""Whether any candidate keeps a study's limits on costs: asked before anything starts, answered with the nearest."""
+"""Checks that some network of the space keeps a study's limits on costs; else names the nearest."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Study and space files as frozen dataclasses: the keys at their top, and which of them go together.
+"""A study file as a frozen dataclass: its keys, what each means, and which of them go together.
 
 ``read_document("studies/x.yaml").parse(StudyFile)``. The text below a key is its documentation here and its description
 in the exported JSON Schema. In a space, a scalar is a constant and a list is a dimension of the search.

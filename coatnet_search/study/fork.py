@@ -1,4 +1,4 @@
-"""A changed study that starts with what still holds of another study's record: trials that would be the same work."""
+"""Copies the trials of one study's record that a changed study would run alike into the changed one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Study file -> checked Study: a bundled one by name, a file by path, a RUN's study.yaml."""
+"""Parses a study file (a bundled one by name, a path, a RUN's study.yaml) into a checked Study."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

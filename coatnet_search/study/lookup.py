@@ -1,4 +1,4 @@
-"""An architecture by whatever a person calls it: a name, a layout (at a cost), a YAML file, a trial of a run."""
+"""An architecture by name, layout (at a cost), YAML file or RUN:ID -> Arch."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""A user's own images -> a space and a study that fit them and this machine."""
+"""A user's folder of images -> a space file and a study file that fit them and this machine."""
 
 import importlib
 import math

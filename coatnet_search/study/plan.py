@@ -1,4 +1,4 @@
-"""What a study will cost before it is run: networks, trials, multiply-adds, device-hours, disk. Trains nothing."""
+"""Estimates what a study will cost before it is run: trials, multiply-adds, device-hours, disk. Trains nothing."""
 
 import dataclasses
 import math

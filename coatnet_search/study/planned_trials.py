@@ -1,4 +1,4 @@
-"""The trials that a study plans by itself, in order: its peers, and all runs of a scaling study.
+"""Lists the trials that a study plans by itself, in order: its peers, and all runs of a scaling study.
 
 A scaling study has a run for each layout, size, instance, regime, draw and seed. Runs that differ in the network alone
 share subset and seed, so that differences between layouts are paired; the order finishes one seed of everything
@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coatnet_search.analysis.frame import AUDIT
-from coatnet_search.analysis.tuning import TUNE, sweep
+from coatnet_search.analysis.tuning import sweep
 from coatnet_search.architecture.arch import Arch, Candidate
 from coatnet_search.architecture.cost import cost
 from coatnet_search.architecture.peers import Peer
 from coatnet_search.core.errors import InputError
+from coatnet_search.record.trial import AUDIT, PEER, TUNE, kind_of
 from coatnet_search.space.family_grid import family_spaces
 from coatnet_search.space.match import VIT_REL, match
 from coatnet_search.space.space import Space
@@ -52,7 +52,7 @@ class PlannedTrial:
         return dict(self.peer.count._asdict() if self.peer else cost(self.arch).as_metrics())
 
     def key(self, study: Study) -> str:
-        if AUDIT in self.attributes:
+        if kind_of(self.attributes) == AUDIT:
             return study.audit_key(self.arch, self.budget)
         if self.peer:
             return study.peer_key(self.peer, self.budget)
@@ -68,7 +68,7 @@ def planned(study: Study) -> list[PlannedTrial]:
     peers = list(study.peers().values())
     if study.file.equal_cost is None:
         return [PlannedTrial(arch=peer.shape, budget=study.peer_budget(peer), peer=peer,
-                             attributes={"peer": peer.label}) for peer in peers]  # fmt: skip
+                             attributes={PEER: peer.label}) for peer in peers]  # fmt: skip
     return list(_scaling(study, peers))
 
 
@@ -95,7 +95,7 @@ def _scaling(study: Study, peers: list[Peer]) -> Iterator[PlannedTrial]:
 
 def _peer(peer: Peer, budget: Budget) -> PlannedTrial:
     spent = Budget(epochs=0) if peer.evaluate == "measured" else budget
-    return PlannedTrial(arch=peer.shape, budget=spent, peer=peer, attributes={"peer": peer.label})
+    return PlannedTrial(arch=peer.shape, budget=spent, peer=peer, attributes={PEER: peer.label})
 
 
 def _doubled(

@@ -1,4 +1,4 @@
-"""What networks cost, and how fast they are on a named device: the rows of ``profile``."""
+"""Architectures -> rows of costs, and of measured speed on a named device: what ``profile`` prints."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The RUN's folder with its study.yaml; what may change between two runs of a study."""
+"""Makes the RUN's folder with its study.yaml, and refuses a study that changed since the RUN began."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""The sections of a study file, a frozen dataclass each, in the order in which a study uses them.
+"""The sections of a study file as frozen dataclasses: search, stop, resources, faults, choose, regimes, settle, audit.
 
 The text below a key is its documentation and its description in the exported JSON Schema.
 """

@@ -1,4 +1,4 @@
-"""What a study has used, beside what was planned: trials, epochs, multiply-adds, device-hours, disk."""
+"""Sums up what a study has used, beside what was planned: trials, epochs, device-hours, disk."""
 
 import json
 from collections.abc import Mapping

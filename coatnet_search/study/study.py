@@ -1,4 +1,4 @@
-"""A checked study: what follows from its file for trials, keys, budgets and costs."""
+"""A checked study -> its trials' keys, budgets, recipes, costs and limits."""
 
 import dataclasses
 import functools

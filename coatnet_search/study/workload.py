@@ -1,4 +1,4 @@
-"""What a study trains, counted: its trials, their epochs, and images times multiply-adds. Measures and trains nothing.
+"""Counts what a study trains: trials, epochs, images, multiply-adds. Measures and trains nothing.
 
 Work is in image-multiply-adds: images of an epoch (with what is looked at afterwards), times epochs, times the
 network's multiply-adds; divided by what a device does a second it is time.

@@ -1,4 +1,4 @@
-"""What a supernet consists of before it has any weights: its places, the parts at each, the size of every tensor."""
+"""Space -> what its supernet consists of: positions, the parts at each, the size of every tensor."""
 
 import functools
 from collections.abc import Iterator, Sequence

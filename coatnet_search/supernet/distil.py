@@ -1,4 +1,4 @@
-"""What a smaller network learns from the answers of its layout's largest: divergences between class distributions.
+"""Distillation losses: the answers of a layout's largest network -> the loss of a smaller one.
 
 Shapes: B images a batch, K classes; a mean over the batch. No gradient goes to the teacher.
 """

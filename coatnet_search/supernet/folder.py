@@ -1,4 +1,4 @@
-"""The trained weights that candidates inherit: one supernet for all layouts or one for each, and the folder of them.
+"""The folder of trained supernets in a RUN: one for all layouts, or one for each.
 
     supernet.json       what it is: the space, how it is trained, on which data
     epochs.jsonl        a row an epoch

@@ -1,4 +1,4 @@
-"""Networks with inherited weights: taken out of the supernet, given norm statistics of their own, scored on val."""
+"""Takes networks out of a trained supernet, recalibrates their norms, and scores them on validation."""
 
 import torch
 from torch import Tensor

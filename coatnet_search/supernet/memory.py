@@ -1,4 +1,4 @@
-"""How much memory a supernet takes, known before any is allocated."""
+"""Counts how much memory a supernet takes, before any is allocated."""
 
 from dataclasses import dataclass
 from pathlib import Path

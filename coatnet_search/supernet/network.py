@@ -14,7 +14,7 @@ from coatnet_search.supernet.blueprint import Blueprint, Place
 from coatnet_search.supernet.memory import Memory
 from coatnet_search.supernet.parts import Branch, Part
 from coatnet_search.supernet.shared_weights import Shared, Step, largest_parts
-from coatnet_search.supernet.slices import Cut, view
+from coatnet_search.supernet.slices import view
 
 _REMEMBERED = 4096  # candidates whose steps are kept
 
@@ -176,19 +176,6 @@ class Supernet(nn.Module):
     def branches_of(self, candidate: Candidate) -> tuple[Branch, ...]:
         """The branch that each stage of the candidate's network goes through."""
         return self.network(candidate).branches
-
-    def parameters_of(self, branch: Branch) -> dict[str, nn.Parameter]:
-        """A branch's shared parameters, by their names in the supernet."""
-        path = ".".join(branch.path)
-        return {f"{path}.{name}": value for name, value in self.get_submodule(path).named_parameters()}
-
-    def slices_of(self, candidate: Candidate) -> dict[str, Cut]:
-        """By name in the supernet, each shared tensor that the candidate's network uses, and which slice of it."""
-        return {
-            ".".join((*place, name)): cut
-            for _, place, step in self.network(candidate).steps
-            for name, _, cut in step.named_slices()
-        }
 
 
 def _install(root: nn.Module, place: Iterable[str], shared: Shared) -> None:

@@ -1,4 +1,4 @@
-"""What the networks of a space are made of: stems, blocks and heads in all their sizes, place by place."""
+"""Space -> the stems, blocks and heads of its networks in all their sizes, position by position."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence

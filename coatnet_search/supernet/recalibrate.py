@@ -1,4 +1,4 @@
-"""Fresh BatchNorm statistics for one network: cumulative ones over a fixed list of training images.
+"""Computes fresh BatchNorm statistics for one network from a fixed list of training images.
 
 The running statistics of shared weights are a mixture over all networks that were trained and fit none of them. A
 network that was taken out (a copy) gets its own; the shared weights are not touched. Networks without BatchNorm have

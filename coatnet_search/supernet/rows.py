@@ -1,4 +1,4 @@
-"""How the training of a RUN's supernets went, for those who only read it: they start without torch."""
+"""Reads how the training of a RUN's supernets went, without torch."""
 
 import json
 from pathlib import Path

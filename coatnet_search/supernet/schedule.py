@@ -1,4 +1,4 @@
-"""Which networks each step of a supernet's training is for: no layout is a favourite.
+"""Draws the networks of each training step of a supernet, so that no layout is a favourite.
 
 A step is one layout's. Each run of as many steps as there are layouts (a cycle) has every layout once, in a seeded
 order, so that at no time two layouts differ by more than one update. Branches, (stage, block type), are used by the

@@ -1,4 +1,4 @@
-"""The weights of one place of the network: each tensor as large as the largest that any part there needs of it."""
+"""The shared tensors of one position of the supernet: each as large as the largest part there needs."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""A block without weights: the ordinary module on the meta device, which puts on tensors for one call."""
+"""A block's module without weights (on the meta device) that runs with given tensors for one call."""
 
 import contextlib
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Which part of a shared tensor a network uses, and how its gradient gets there without a full-size detour.
+"""Cuts a network's tensors out of shared ones, and adds their gradients back without full-size copies.
 
 Autograd's own view adds a gradient of the shared tensor's full size, nearly all zeros, for every use of a slice. Here
 the gradient of a slice is added straight to the same slice of ``.grad``, which is complete after ``backward``.

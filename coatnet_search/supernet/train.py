@@ -1,4 +1,4 @@
-"""The supernet's training: the loop of ``train.py`` with another step. One row an epoch; no Ray.
+"""Trains a supernet: the training loop with another step. One row an epoch; no Ray.
 
 A step is for one layout (see ``supernet_schedule.py``), and trains a few of its networks on one batch: in a sandwich
 the largest on labels, the smallest and random ones on the largest's answers; on a single path one random network on

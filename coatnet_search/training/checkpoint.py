@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: a safetensors file and a JSON file each, the last two kept, never a pickle.
+"""Writes and reads checkpoints: a safetensors file and a JSON file each, the last two kept, never a pickle.
 
 The JSON file is written last and completes a checkpoint. It holds the tensors' checksum, its own, and an ``identity``:
 what the run is (architecture, recipe, data, budget), so that weights never slip into another run.

@@ -1,4 +1,4 @@
-"""A measurement owns its device: trainers hold its lock shared during each step, a measurement holds it alone.
+"""A lock file for each device: trainers share it during a step, a measurement holds it alone.
 
 Node-local, between processes, by the kernel's file locks: a process that dies leaves nothing locked. A measurement that
 waits closes the gate, so that trainers cannot keep it out by taking turns.

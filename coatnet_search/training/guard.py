@@ -1,4 +1,4 @@
-"""What one trial may take: wall time, silence between two reports, memory. A trial that takes more ends with its cause.
+"""Ends a trial that takes too long, is silent too long or takes too much memory, with its cause.
 
 A thread watches, and a signal raises the cause in the main thread, while the trial computes and at no other moment. So
 a trial that sleeps or waits ends too. One that never comes back to Python does not: on Ray its process is then killed.

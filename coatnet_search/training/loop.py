@@ -1,4 +1,4 @@
-"""One training loop: a model, data, a recipe and a budget in; one row of metrics an epoch out. No Ray, no MLflow.
+"""Trains a model: data, a recipe and a budget in; one row of metrics an epoch out. No Ray, no MLflow.
 
 All randomness comes from (budget.seed, epoch), so a run on a CPU is bit-reproducible, also across a resume.
 Shapes: B images a batch, C channels, S the side in pixels, K classes.

@@ -1,4 +1,4 @@
-"""A model made ready for a recipe: device, memory format, stochastic depth, norms; and which parameters are decayed."""
+"""Makes a model ready for a recipe: device, memory format, stochastic depth; groups its parameters by weight decay."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

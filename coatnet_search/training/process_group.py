@@ -1,4 +1,4 @@
-"""Which share of a training run this process does: all of it, or that of one of several workers. No Ray.
+"""The rank and world size of a training process, and the few collective operations that its loop needs.
 
 The workers' process group is made by whoever starts them; here are the few things that a loop asks of it.
 """

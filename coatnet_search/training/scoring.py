@@ -1,4 +1,4 @@
-"""What a network's answers are worth: the loss that a recipe trains by, and the scores of a whole split.
+"""Scores a model: the recipe's training loss, and loss and accuracies on a whole split, in batches.
 
 Shapes: B images a batch, K classes.
 """

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from coatnet_search.analysis.failures_by_layout import failing_layouts
 from coatnet_search.analysis.frame import metric_names, numbers
 from coatnet_search.analysis.front import comparable
 from coatnet_search.analysis.importance import MOST, importance
@@ -52,7 +53,8 @@ def main(site: Site, run: Run) -> None:
 def _said(path: str, version: tuple[int, int], _run: Run) -> tuple[str, list[str]]:
     """The answer and the notices of a record as it is; the study's file does not change while its record is one."""
     note = (_run.study.get("data_summary") or {}).get("note")
-    return (" ".join(answer(_run.frame, _run.objectives, _run.num_val)),
+    said = [*failing_layouts(_run.frame), *answer(_run.frame, _run.objectives, _run.num_val)]
+    return (" ".join(said),
             notices(_run.frame, _run.objectives, _run.num_val, note))  # fmt: skip
 
 

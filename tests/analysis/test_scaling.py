@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from coatnet_search.analysis.choose import choose_at, write_choices
-from coatnet_search.analysis.compute_frontier import best_for_compute, budgets, compute_frontier, iso_flop
+from coatnet_search.analysis.compute_frontier import best_for_compute, budgets, compute_frontier
 from coatnet_search.analysis.scaling import Scaling, fit_scaling
 from coatnet_search.analysis.scaling_runs import scaling_runs
 from coatnet_search.architecture.cost import cost
@@ -295,13 +295,6 @@ def test_a_budget_gives_each_arm_its_own_number_of_images(crossing: Scaling) -> 
     assert line["error"].is_monotonic_decreasing and len(line) == 5
     with pytest.raises(InputError, match="train no arm on 500 images"):
         best_for_compute(crossing, 100 * cost)
-
-
-def test_the_parabola_refuses_without_sizes(crossing: Scaling) -> None:
-    with pytest.raises(InputError, match="needs 4 distinct sizes, got 1"):
-        iso_flop(crossing, "C-C-C-C", 1e14)
-    with pytest.raises(InputError, match="no layout 'C-C'"):
-        iso_flop(crossing, "C-C", 1e14)
 
 
 def test_beyond_the_calibrated_distance_it_refuses_unless_told_to(crossing: Scaling) -> None:

@@ -288,3 +288,25 @@ def test_a_digest_is_hex_of_the_asked_length():
     assert len(digest({"a": 1}, 24)) == 24
     assert digest({"a": 1.0}) == digest({"a": 1})
     assert int(digest([1, "ü"]), 16) >= 0
+
+
+@pytest.mark.parametrize("block", ["C", "F"])
+@pytest.mark.parametrize("width", [1, 8, 24, 49, 96])
+def test_ratios_that_squeeze_to_as_many_channels_are_one_network(block, width):
+    """int(ratio x width) channels, at least one: that is all that the block has of its ratio."""
+    from coatnet_search.architecture.blocks import squeezed
+
+    found = {}
+    for ratio in [0, 0.01, 0.06, 0.25, 0.3, 0.3333, 0.5, 0.55, 0.77, 1]:
+        stage = Stage(block=block, depth=1, width=width, se_ratio=ratio)
+        assert squeezed(width, stage.options["se_ratio"]) == squeezed(width, ratio)
+        found.setdefault(squeezed(width, ratio), set()).add((stage, small(stage).id))
+
+    assert all(len(same) == 1 for same in found.values())
+    assert len({one for same in found.values() for one in same}) == len(found)
+
+
+def test_the_ratio_that_was_written_stays_where_it_is_the_only_one():
+    assert Stage(block="C", depth=1, width=8).options["se_ratio"] == 0.25
+    assert Stage(block="C", depth=1, width=8, se_ratio=0.30).options["se_ratio"] == 0.25
+    assert Stage(block="C", depth=1, width=8, se_ratio=0.5).options["se_ratio"] == 0.5

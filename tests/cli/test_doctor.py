@@ -14,6 +14,8 @@ from command_line import call
 from coatnet_search.cli import doctor
 from coatnet_search.cli.doctor import Finding, examine
 
+STEP = doctor.STEP
+
 
 def found(findings: list[Finding], check: str) -> Finding:
     return next(finding for finding in findings if finding.check == check)
@@ -24,6 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, and no library that is slow to import (those are other tests' business)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "HEAVY", ("torch", "torchvision", "timm"))
+    monkeypatch.setattr(doctor, "STEP", "pass")
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
@@ -89,6 +92,36 @@ def test_a_torch_that_does_not_import_ends_what_needs_it(monkeypatch: pytest.Mon
     assert "libcudart.so.13" in found(findings, "torch").found
     assert found(findings, "study").mend == "mend the above first"
     assert "gpu" not in {finding.check for finding in findings}
+
+
+def test_a_step_of_training_ends_well_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "STEP", STEP)
+
+    finding = doctor._training()
+
+    assert (finding.state, finding.mend) == ("fine", ""), finding.found
+
+
+@pytest.mark.parametrize(
+    ("step", "how", "mend"),
+    [
+        ("import os; os.kill(os.getpid(), 11)", "SIGSEGV", "another build of it"),
+        ("import os; os.getenv('ONEDNN_MAX_CPU_ISA') or os.kill(os.getpid(), 11)", "SIGSEGV", "export ONEDNN_MAX_CPU"),
+        ("raise RuntimeError('no kernel image')", "RuntimeError: no kernel image", "another build of it"),
+        ("import time; time.sleep(60)", "nothing within 0.2 s", "another build of it"),
+    ],
+)
+def test_a_step_of_training_that_crashes_is_told_and_ends_nothing_else(
+    step: str, how: str, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "STEP", step)
+    monkeypatch.setattr(doctor, "STEP_TIMEOUT_S", 0.2 if "sleep" in step else 60.0)
+
+    finding = found(examine(), "training")
+
+    assert finding.state == "problem"
+    assert how in finding.found
+    assert mend in finding.mend
 
 
 @pytest.mark.parametrize(

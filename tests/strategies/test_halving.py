@@ -13,9 +13,9 @@ from coatnet_search.data.load import load_data
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.record.fold import read_events, read_record, read_trials
 from coatnet_search.record.journal import NAME
-from coatnet_search.record.trial import Trial
+from coatnet_search.record.trial import RUNG, Trial
 from coatnet_search.search.run import run
-from coatnet_search.strategies.halving import RUNG, Halving, crowding, split
+from coatnet_search.strategies.halving import Halving, crowding, split
 from coatnet_search.study.load import load_study
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.loop import train

@@ -10,15 +10,14 @@ import pytest
 import yaml
 
 from coatnet_search.analysis.audit import NUM_BANDS
-from coatnet_search.analysis.frame import AUDIT
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.core.document import dump
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import Record, fold, read_events, read_record, read_trials
-from coatnet_search.record.trial import Failure, Trial
+from coatnet_search.record.trial import AUDIT, DRAWN, Failure, Trial
 from coatnet_search.search.session import Session
 from coatnet_search.search.task import Report, Task
-from coatnet_search.study.audit_trials import DRAWN, AuditPlan, check_audit
+from coatnet_search.study.audit_trials import AuditPlan, check_audit
 from coatnet_search.study.load import load_study
 from coatnet_search.study.run_folder import differences
 from coatnet_search.study.study import Study

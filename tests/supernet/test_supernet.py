@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from archs import C, T, space
+from supernets import parameters_of, slices_of
 from timm.layers import DropPath
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -152,7 +153,7 @@ def test_what_runs_has_the_cost_that_is_counted(name):
     for candidate in drawn(space, 5, seed=2):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             net(x, candidate)
-        cuts, parameters = net.slices_of(candidate), dict(net.named_parameters())
+        cuts, parameters = slices_of(net, candidate), dict(net.named_parameters())
         used = sum(view(parameters[name], cut).numel() for name, cut in cuts.items() if name in parameters)
 
         assert counter.get_total_flops() // 2 == space.cost(candidate).macs
@@ -217,7 +218,7 @@ def test_extracted_weights_are_copies():
 def test_smaller_networks_use_leading_channels_and_the_centre_of_kernels():
     net = Supernet(TINY)
 
-    cuts = net.slices_of({**SMALLEST, "s1_expand": 2})
+    cuts = slices_of(net, {**SMALLEST, "s1_expand": 2})
 
     assert cuts["stages.s1.mbconv.0.depthwise.weight"].parts == ((0, 0, 16), (2, 1, 3), (3, 1, 3))
     assert cuts["stages.s1.mbconv.0.expand.weight"].parts == ((0, 0, 16),)
@@ -228,7 +229,7 @@ def test_smaller_networks_use_leading_channels_and_the_centre_of_kernels():
 def test_a_smaller_map_sees_the_centre_of_the_bias_table():
     net = Supernet(SPACES["strides"])
 
-    cuts = net.slices_of({"s1_width": 8, "s1_stride": 2, "s2_depth": 1, "s2_width": 16, "s2_stride": 2})
+    cuts = slices_of(net, {"s1_width": 8, "s1_stride": 2, "s2_depth": 1, "s2_width": 16, "s2_stride": 2})
 
     assert cuts["stages.s2.attention.0.relative_bias.table"].parts == ((1, 12, 7), (2, 12, 7))
 
@@ -248,7 +249,7 @@ def test_the_branches_of_a_candidate_hold_the_parameters_that_it_uses():
     net = Supernet(TINY)
     net(images(TINY), LARGEST).sum().backward()
 
-    used = {name for branch in net.branches_of(LARGEST) for name in net.parameters_of(branch)}
+    used = {name for branch in net.branches_of(LARGEST) for name in parameters_of(net, branch)}
 
     touched = {name for name, parameter in net.named_parameters() if parameter.grad is not None}
     assert touched == used | {name for name in touched if name.startswith(("stem.", "head."))}
@@ -353,12 +354,12 @@ def test_the_gradient_of_an_image_needs_none_of_the_weights():
 
 def test_frozen_weights_get_no_gradient():
     net = shaken(TINY)
-    for parameter in net.parameters_of(net.branches[0]).values():
+    for parameter in parameters_of(net, net.branches[0]).values():
         parameter.requires_grad_(False)
 
     net(images(TINY), SMALLEST).sum().backward()
 
-    assert all(parameter.grad is None for parameter in net.parameters_of(net.branches[0]).values())
+    assert all(parameter.grad is None for parameter in parameters_of(net, net.branches[0]).values())
     assert net.get_parameter("head.fc.weight").grad is not None
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from supernets import parameters_of
 from torch import nn
 
 from coatnet_search.architecture.build import build
@@ -185,7 +186,7 @@ def test_a_network_whose_values_are_not_finite_is_named_with_its_stage(data, mon
         if next(calls) == 9:  # weights that no update could give
             with torch.no_grad():
                 for branch in self.branches_of(candidate)[1:2]:
-                    next(iter(self.parameters_of(branch).values())).fill_(float("nan"))
+                    next(iter(parameters_of(self, branch).values())).fill_(float("nan"))
         return true(self, x, candidate, **more)
 
     monkeypatch.setattr(Supernet, "forward", forward)

@@ -19,7 +19,8 @@ Third parties add lines by the entry point group ``coatnet_search.blocks`` (name
 import functools
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,10 +38,34 @@ class BlockType:
     options: Mapping[str, Scalar]
     values: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict)  # the closed sets among the options
     striding: tuple[str, ...] = ()  # the options that only a block with a stride of 2 looks at
+    effective: Callable[[int, dict[str, Scalar]], dict[str, Scalar]] = lambda width, options: options
+    """(width, options) -> the options in the one spelling of those that build the same block at that width."""
 
     def load(self) -> Any:
         module, _, name = self.cls.partition(":")
         return getattr(importlib.import_module(module), name)
+
+
+def squeezed(width: int, ratio: float) -> int:
+    """Channels of a squeeze-and-excitation in a block of ``width``: at least one; 0 where there is none."""
+    return max(1, int(ratio * width)) if ratio else 0
+
+
+def _one_ratio(default: float) -> Callable[[int, dict[str, Scalar]], dict[str, Scalar]]:
+    """Ratios that squeeze to equally many channels are one: the default, or the least that gives so many."""
+
+    def effective(width: int, options: dict[str, Scalar]) -> dict[str, Scalar]:
+        given = options["se_ratio"]
+        assert isinstance(given, (int, float))
+        if not 0 <= given <= 1:  # no block has it; its own check says so
+            return options
+        count = squeezed(width, given)
+        ratio = default if squeezed(width, default) == count else count / width
+        while squeezed(width, ratio) < count:  # count / width x width may round below count
+            ratio = math.nextafter(ratio, 1.0)
+        return {**options, "se_ratio": int(ratio) if float(ratio).is_integer() else ratio}
+
+    return effective
 
 
 _POOL, _ACTIVATION = ("max", "avg"), ("gelu", "gelu_tanh")
@@ -55,6 +80,7 @@ BLOCKS: dict[str, BlockType] = {
         values={"stride_at": ("expand", "depthwise"), "pool": _POOL, "norm": ("batch", "layer"),
                 "activation": _ACTIVATION},
         striding=("stride_at", "pool"),
+        effective=_one_ratio(0.25),
     ),
     "fused_mbconv": BlockType(
         letter="F",
@@ -64,6 +90,7 @@ BLOCKS: dict[str, BlockType] = {
                  "activation": "gelu"},
         values={"pool": _POOL, "norm": ("batch", "layer"), "activation": _ACTIVATION},
         striding=("pool",),
+        effective=_one_ratio(0),
     ),
     "attention": BlockType(
         letter="T",

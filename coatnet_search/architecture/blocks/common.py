@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from timm.layers import LayerNorm2d, SqueezeExcite
 from torch import Tensor, nn
 
+from coatnet_search.architecture.blocks import squeezed
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "gelu_tanh": partial(nn.GELU, approximate="tanh")}
 _ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 _WORTH_IT = 1 << 24  # multiply-adds
+_REGISTER = 16  # floats in a register of AVX-512
 POOLS: dict[str, Callable[[int], nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
 
 
@@ -21,8 +24,7 @@ def norm2d(kind: str, width: int, eps: float) -> nn.Module:
 
 def squeeze_excite(inner: int, width: int, ratio: float) -> nn.Module:
     """Squeeze-and-excitation of ``inner`` channels through ratio x ``width`` of them; nothing at a ratio of 0."""
-    squeezed = max(1, int(ratio * width))
-    return SqueezeExcite(inner, rd_channels=squeezed, act_layer=nn.SiLU) if ratio else nn.Identity()
+    return SqueezeExcite(inner, rd_channels=squeezed(width, ratio), act_layer=nn.SiLU) if ratio else nn.Identity()
 
 
 def onednn_pays(x: Tensor, width: int) -> bool:
@@ -34,17 +36,63 @@ def onednn_pays(x: Tensor, width: int) -> bool:
     matrix product that torch takes otherwise, forward and backward; slower below about ten million multiply-adds.
     """
     return (
-        _ONEDNN
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # graphs have plain parts
-        and not torch.compiler.is_exporting()
-        and x.device.type == "cpu"
+        _may_choose(x)
         and x.dtype == torch.float32
         and x.numel() * width >= _WORTH_IT
         and x.is_contiguous(memory_format=torch.channels_last)
     )
 
 
-class Pointwise(nn.Conv2d):
+def _may_choose(x: Tensor) -> bool:
+    """Whether this is a CPU with oneDNN, and no graph is being exported: those have plain parts."""
+    return (
+        _ONEDNN
+        and x.device.type == "cpu"
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not torch.compiler.is_exporting()
+    )
+
+
+class Convolution(nn.Conv2d):
+    """A convolution; where one of 1x1 strides in training, few channels are sampled before, not inside it.
+
+    With AVX-512, oneDNN 3.12 (torch 2.13) writes past its buffer for the gradient of such a weight, in float32 and in
+    bfloat16: of one group, channels last, fewer input channels than a register has floats, outgoing maps of about 28 x
+    28 and more.
+    Found by allocations that end at a protected page: no other kernel, stride or group, and nothing of the forward pass
+    or of the input's gradient, writes there. A pool of one pixel samples as exactly as a slice, in one operator.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.samples_first(x):
+            return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight, self.bias)
+        return super().forward(x)
+
+    def samples_first(self, x: Tensor) -> bool:
+        return _samples(self) and _may_choose(x) and torch.is_grad_enabled() and x.shape[1] < _REGISTER
+
+
+def _samples(layer: nn.Module) -> bool:
+    """Whether a layer is a convolution that does nothing to most pixels: 1x1 with a stride, without groups."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.padding == (0, 0)
+        and layer.groups == 1
+    )
+
+
+def sampled_first(model: nn.Module) -> nn.Module:
+    """The model, with ``Convolution`` in place of torch's own where that may crash: other people's blocks and networks.
+    Parameters, their names and hooks stay."""
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and _samples(layer):
+            layer.__class__ = Convolution
+    return model
+
+
+class Pointwise(Convolution):
     """A 1x1 convolution; (B, in_width, H, W) -> (B, width, H/stride, W/stride)."""
 
     def __init__(self, in_width: int, width: int, *, stride: int = 1, bias: bool = True) -> None:

@@ -48,7 +48,7 @@ def _report(given: argparse.Namespace) -> int:
                                           sections=parts))  # fmt: skip
         return 0
     said = [*(audit.values["sentences"] if audit else []), *taught.values["sentences"]]
-    for text in (*_verdicts(section), *found["answer"], *found["notices"], *said):
+    for text in (*found["failing"], *_verdicts(section), *found["answer"], *found["notices"], *said):
         screen.say(text)
     if found["front"]:
         screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture",

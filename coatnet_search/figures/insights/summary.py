@@ -11,11 +11,12 @@ import pandas as pd
 
 from coatnet_search.analysis.frame import complete, searched
 from coatnet_search.analysis.importance import importance
-from coatnet_search.analysis.insights import BASELINE, growth, marginals, noisy_front, rungs_table
+from coatnet_search.analysis.insights import growth, marginals, noisy_front, rungs_table
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import Sense, quality, quantity, show, show_difference
 from coatnet_search.figures.search.summary import records
 from coatnet_search.figures.sections import Sections
+from coatnet_search.record.trial import BASELINE
 from coatnet_search.strategies.halving import split
 from coatnet_search.study.spending import Spent, devices, spending
 

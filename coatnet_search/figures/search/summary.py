@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from coatnet_search.analysis.choose import Choice, choose
+from coatnet_search.analysis.failures_by_layout import failing_layouts
 from coatnet_search.analysis.frame import VALUES, accuracies, complete, numbers, searched
 from coatnet_search.analysis.front import (
     SEPARATE_FRONTS,
@@ -42,9 +43,10 @@ def summarize(
     """Everything that a report says, ready for JSON (no NaN; a missing number is None).
 
     ``note`` is what the data set says of itself (``Data.note``); ``num_val`` the number of validation images. Keys:
-    study, question, objectives, answer (sentences), notices, supernet, audit, budget, columns, front, layouts, chosen,
-    cost, failures, trials. Works for a record without any trial. Trainings for an audit count as cost and failures
-    alone; ``audit``: what ``audit_section`` found of a study with inherited scores (asked where it is not given).
+    study, question, objectives, failing and answer (sentences, in this order), notices, supernet, audit, budget,
+    columns, front, layouts, chosen, cost, failures, trials. Works for a record without any trial. Trainings for an
+    audit count as cost and failures alone; ``audit``: what ``audit_section`` found of a study with inherited scores
+    (asked where it is not given).
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
     parts = sections or Sections()
@@ -60,6 +62,7 @@ def summarize(
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
+        "failing": parts.make("which layouts fail", lambda: failing_layouts(frame), lambda _: []),
         "answer": parts.make("the answer", lambda: answer(frame, objectives, num_val), lambda _: []),
         "notices": [
             *_audited(audit),
@@ -217,7 +220,9 @@ def summary_markdown(
     parts = sections or Sections()
     data = summarize(frame, study, choices, num_val, note, audit=audit, sections=parts)
     data["notices"] = [*parts.left_out, *data["notices"]]
-    lines = [f"## {_markdown(data['question'])}", "", *(f"{_markdown(text)}" for text in data["answer"]), ""]
+    lines = [f"## {_markdown(data['question'])}", ""]
+    lines += [f"**{_markdown(text)}**\n" for text in data["failing"]]
+    lines += [*(f"{_markdown(text)}" for text in data["answer"]), ""]
     lines += [f"> {_markdown(text)}\n" for text in data["notices"]]
     lines += ["### Scaling", "", *(f"- {_markdown(text)}" for text in verdicts), ""] if verdicts else []
     if data["audit"] and data["audit"]["sentences"]:

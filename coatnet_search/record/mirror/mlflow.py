@@ -1,4 +1,4 @@
-"""MLflow as a mirror of the record, sent by a process of its own: a search neither waits for it nor dies with it.
+"""Sends a record to MLflow from a process of its own, so that no search waits for it or dies with it.
 
 The record is the spool: the mirror reads it from its beginning, and everything that it sends may be sent again. A run
 is found by its tags, a metric that is there already (same name, time, step, value) is not added, and a trial whose tag

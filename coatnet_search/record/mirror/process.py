@@ -1,4 +1,4 @@
-"""The road from the record to a tracking server: what is sent when, pauses after errors, the process that does it.
+"""Sends a record's uploads to a tracking server: what when, pauses after errors, what is left at the end.
 
 No MLflow here: ``tracking.py`` gives the server. The record is the spool, so nothing is kept in memory and nothing has
 to be thinned out: a mirror that is behind reads on where it is.

@@ -1,4 +1,4 @@
-"""Record events -> what the MLflow mirror sends for them. Pure: no server, no clock, no MLflow.
+"""Record events -> what is sent to MLflow for them. Pure: no server, no clock, no MLflow.
 
 The same record always gives the same uploads, times included, so that sending one again changes nothing.
 """

@@ -1,4 +1,4 @@
-"""A study handed to a Ray cluster as a job: its files go along, its lines come back, and its exit code is ours."""
+"""Hands a study to a Ray cluster as a job: files go along, its lines come back, its exit code is ours."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster: which of them hold a trial, how many trials at once, whether all see the same files."""
+"""Looks at the nodes of a Ray cluster: which hold a trial, how many at once, which see the same files."""
 
 import importlib.metadata
 import math

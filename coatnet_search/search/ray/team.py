@@ -1,4 +1,4 @@
-"""The workers of one trial besides the first: Ray actors in the further bundles of its placement group.
+"""Starts the further workers of a trial that several train: Ray actors in its placement group.
 
 All train by the same loop on their share of every batch; the first alone measures, writes checkpoints and reports. It
 trains in a thread of its own here, so that the trial hears of another's end while the first waits for that one. A

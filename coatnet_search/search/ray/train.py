@@ -1,4 +1,4 @@
-"""Training on many workers: alone in using Ray Train. Each worker runs the same loop on its share of every batch.
+"""Runs a function on many workers with Ray Train, restarted where one is lost.
 
 The folder of the training must be on a disk that all nodes see: the workers' checkpoints lie there, and a worker group
 that lost a member starts again from the last one.

@@ -1,4 +1,4 @@
-"""Ray's own matters: start or join it, check that it has what a study asks for, schedule trials with Ray Tune.
+"""Runs a session's trials with Ray Tune: joins or starts Ray, checks its resources, moves reports.
 
 The record resumes a study, so nothing of Ray Tune is restored: its own state goes to a folder that is thrown away.
 Actors are reused, so a trial does not import torch again; how many run at once is capped where candidates are

@@ -1,4 +1,4 @@
-"""How long each part of a network takes in one forward pass: the stem, every stage, the head.
+"""Times each part of a network in one forward pass: the stem, every stage, the head.
 
 No measurement of a study: its numbers are for looking at.
 """

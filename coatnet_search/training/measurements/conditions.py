@@ -1,4 +1,4 @@
-"""The named conditions of a measurement, and a network made ready for them.
+"""The conditions of a measurement (batch, precision, threads, ...), and a network made ready for them.
 
 A copy of the network is measured, so that the network itself keeps its mode, its layout in memory and its weights.
 """

@@ -1,4 +1,4 @@
-"""A measurement is repeated while it is disturbed, and says so where it stays disturbed.
+"""Repeats a measurement while others disturb it -> its value, spread, and whether it stayed disturbed.
 
 Trainers of this package keep off the device (``device_lock.py``); other programs do not. Two signs of them: repeats
 that spread, and a process that was ready to run and waited for a core (Linux counts it), which also betrays a
