@@ -34,7 +34,7 @@ from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.device import describe, device_id
-from coatnet_search.training.device_lock import DeviceLock
+from coatnet_search.training.device_lock import DeviceLock, Watch, warn
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, check_compiler
@@ -74,7 +74,9 @@ class Evaluator:
     """
 
     def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1,
-                 group: ProcessGroup = SINGLE_PROCESS, together: Together | None = None) -> None:  # fmt: skip
+                 group: ProcessGroup = SINGLE_PROCESS, together: Together | None = None,
+                 watch: Watch = warn) -> None:  # fmt: skip
+        """``watch``: told while a trial waits for its device."""
         torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
@@ -82,7 +84,7 @@ class Evaluator:
         self._group, self._together = group, together
         if study.file.measure and study.file.conditions.compile:
             check_compiler(self.device)
-        self._lock = DeviceLock(device_id(self.device))
+        self._lock = DeviceLock(device_id(self.device), watch=watch)
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
         self._peers = study.peers()
@@ -92,6 +94,10 @@ class Evaluator:
         )
         self._storage = study.checkpoint_storage()
         self._start: Start | None = None  # what the last peer began with
+
+    def waited_s(self) -> float:
+        """Seconds for which its trials have waited for the device."""
+        return self._lock.waited_s()
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -109,7 +115,7 @@ class Evaluator:
         failure: Failure | None = None
         state: State = "done"
         try:
-            with Guard(self.study.allowance) as guard:
+            with Guard(self.study.allowance, waited=self._lock.waited_s) as guard:
                 with guard.working():
                     final.update(self._costs(task))
                     if self.study.file.measure_when == "start" and not task.measured and not self._alone(task):

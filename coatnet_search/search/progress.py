@@ -80,6 +80,10 @@ class Progress:
             self._warned = line
             self._console.print(f"warning: {line}", highlight=False, soft_wrap=True)
 
+    def say(self, text: str) -> None:
+        """A line of its own, such as for whom a trial waits."""
+        self._console.print(f"note: {text}", highlight=False, soft_wrap=True, markup=False)
+
     def _line(self, trial: Trial) -> str:
         if trial.failure:
             return f"#{trial.number} {self._name(trial)} {trial.state}: {trial.failure}"

@@ -238,7 +238,7 @@ def _changed_code(events: Sequence[Event]) -> list[str]:
 
 
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:
-    evaluator = _evaluator(session.study, folder)
+    evaluator = _evaluator(session.study, folder, progress)
     while task := session.next():
         try:
             with closing_reports(evaluator.run(task)) as reports:
@@ -253,17 +253,18 @@ def _run_here(session: Session, folder: Path, progress: Progress) -> None:
             raise
 
 
-def _evaluator(study: Study, folder: Path) -> Evaluator:
+def _evaluator(study: Study, folder: Path, progress: Progress) -> Evaluator:
     resources = study.file.resources
     device = "cuda" if resources.gpus else "cpu"
-    return Evaluator(study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)))
+    return Evaluator(study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)),
+                     watch=lambda _seconds, sentence: progress.say(sentence) if sentence else None)  # fmt: skip
 
 
 def _measure_here(session: Session, folder: Path, deadline: float | None) -> None:
     """``measure_when: end``: the finished trials one after another in this process, on this machine's device. One that
     cannot be measured keeps its result, and its attributes say why."""
-    evaluator = _evaluator(session.study, folder)
     with Progress(session, 1) as progress, stop_signals(session, deadline):
+        evaluator = _evaluator(session.study, folder, progress)
         for task in session.unmeasured():
             if session.stopping:
                 return

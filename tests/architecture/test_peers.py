@@ -168,7 +168,7 @@ def test_a_network_whose_loader_is_not_strict_is_compared_strictly_all_the_same(
     whole = timm.create_model("dla46_c", num_classes=10).state_dict()
 
     start = start_from(whole, tmp_path, "dla46_c")
-    with pytest.raises(InputError, match="of its .* tensors fit"):
+    with pytest.raises(InputError, match=r"of its \d+ tensors fit"):
         start_from(dict(list(whole.items())[::2]), tmp_path, "dla46_c")
 
     assert start.loaded == start.tensors == len(whole)

@@ -94,9 +94,10 @@ def test_many_networks_of_ones_own_are_reported_in_seconds(
 
 def test_a_choice_with_many_values_is_not_ranked_and_it_is_said() -> None:
     rng = np.random.default_rng(0)
+    layouts = ["C-C-C-C", "C-C-T-T"]
     frame = frame_of(*(
-        trial(n, ["C-C-C-C", "C-C-T-T"][n % 2], macs=1e6 + n, val_top1=float(rng.random()),
-              candidate={"optimizer": f"o{n % 20}", "note": f"n{n}", "arm": ["C-C-C-C", "C-C-T-T"][n % 2], "depth": n % 3,
+        trial(n, layouts[n % 2], macs=1e6 + n, val_top1=float(rng.random()),
+              candidate={"optimizer": f"o{n % 20}", "note": f"n{n}", "arm": layouts[n % 2], "depth": n % 3,
                          "flip": ["no", "yes"][n % 5 % 2], "blocks": [n % 4, 1]})
         for n in range(80)
     ))  # fmt: skip
