@@ -3,6 +3,7 @@
 The record is the only truth about a study. ``journal.py`` has its file; this file says what the events mean.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -273,6 +274,16 @@ def study_of(run: str | Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def no_run(run: Path) -> str:
+    """What is said where a folder is no run's: which one was probably meant."""
+    known = sorted({str(path.parent) for place in (RUNS, run.parent) for path in place.glob("*/study.yaml")})
+    close = difflib.get_close_matches(str(run), known, n=1, cutoff=0.5)
+    close = close or [name for name in known if difflib.SequenceMatcher(None, Path(name).name, run.name).ratio() > 0.6]
+    hint = f"did you mean {close[0]}?" if close else f"runs here: {', '.join(known[:20])}" if known else "no runs here"
+    what = "no record of a run is there" if run.exists() else "no such folder"
+    return f"{run}: {what}; {hint}"
+
+
 def read_record(run: str | Path) -> pd.DataFrame:
     """A table with one row a trial, in order of number; a number that is missing is NaN.
 
@@ -282,9 +293,12 @@ def read_record(run: str | Path) -> pd.DataFrame:
     failure_message, wall_s and other timings in seconds, origin, started_at, ended_at (UTC), curve (list of dicts, one
     an epoch), arch (dict), attributes (dict). ``attrs`` has ``run`` and ``study`` (its name).
 
-    Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions.
+    Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions. A
+    study of which no trial was begun has no rows. Raises InputError where there is neither a record nor a study.
     """
     path = record_path(run)
+    if not path.is_file() and not study_path(run).is_file():
+        raise InputError(no_run(Path(run)))
     with uncollected():
         return named(frame_of(fold_rows(read_events(path))), path)
 
