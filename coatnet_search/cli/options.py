@@ -34,6 +34,8 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
                         help="a folder with one folder of images a class, or parquet files; also as a URI")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the files go (here)")
     parser.add_argument("--name", metavar="N", help="the study's name (the data folder's)")
+    parser.add_argument("--set", dest="sets", metavar="data.A=B", nargs="+", action="extend", default=[],
+                        help="values of the study's section data, as data.label_column=kind")  # fmt: skip
     _json(parser)
 
 

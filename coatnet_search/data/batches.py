@@ -61,6 +61,7 @@ class Data:
     digest: str
     note: str | None
     num_broken: int
+    findings: tuple[str, ...] = ()  # see ``Source``
     image_size: int  # used where a batch is asked for without one
     seed: int  # of the split and of regimes
     per_class: int = 1  # least images of a class in a regime

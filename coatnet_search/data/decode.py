@@ -50,7 +50,7 @@ def inspect(content: bytes) -> Inspected:
         with Image.open(io.BytesIO(content)) as image:
             if image.width * image.height > MAX_PIXELS:
                 return Inspected(found, problem=f"{image.width}x{image.height} pixels are too many")
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5..8 swap the sides
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # these orientations swap the sides; text is none
             width, height = image.size[::-1] if turned else image.size
             gray = image.mode in GRAY_MODES
             image.draft(None, (max(1, width // 8), max(1, height // 8)))

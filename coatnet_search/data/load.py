@@ -18,17 +18,21 @@ from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data, Images
 from coatnet_search.data.decode import inspect, quiet_decoder
 from coatnet_search.data.index import Index, build_index
+from coatnet_search.data.listing import IMAGE_ENDINGS, read_folder
 from coatnet_search.data.memory import InMemory, decoded, fits, stored_side
 from coatnet_search.data.source import Pixels, Source
-from coatnet_search.data.splits_and_regimes import nested_order, split
+from coatnet_search.data.split_names import split_of
+from coatnet_search.data.splits_and_regimes import nested_order, shared_images, split
 from coatnet_search.data.stream import Streamed
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
 
 
+ENDING = ".parquet"
 SUMMARY_SAMPLE = 256  # images that `summarize` opens where looking at all of them would take long
 FULL_LOOK = 60_000  # up to so many images, `summarize` looks at all of them (once per machine)
+OTHER_LABELS = 0.01  # at most this share of a split's images may have another class in training: as many as broken ones
 TEST_SEED = 2_106_04803  # of what is held out for a test: no seed of a validation split
 NORM_SAMPLE = 2048  # images that mean and standard deviation are taken from
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of ImageNet's training images, 0..255; streams are normalised by them
@@ -38,14 +42,31 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 def _open(spec: "DataSpec") -> Source:
     if spec.name not in DATASETS:
         raise InputError(f"data.name: {unknown('data set', spec.name, DATASETS)}")
+    for key in ("image_column", "label_column"):
+        if getattr(spec, key) is not None and spec.name != "parquet":
+            raise InputError(f"data.{key}: only data.name parquet has columns, this is {spec.name}; leave it out")
     source: Source = importlib.import_module(DATASETS[spec.name]).open_source(spec)
     return source
 
 
+def kind_of(path: Path) -> str:
+    """The kind of data set that a path is, from what is there: ``parquet`` or ``image_folder``."""
+    if not path.is_dir():
+        return "parquet" if path.suffix == ENDING else "image_folder"
+    folder = read_folder(path, (ENDING,))
+    first = [*folder.files, *(file for inner in folder.folders if inner.name == "data" for file in inner.files)]
+    images = any(folder.all_passed()[ending] for ending in IMAGE_ENDINGS)
+    named = any(split_of(file.name)[0] == "train" for file in first)
+    return "parquet" if folder.count and (named or not images) else "image_folder"
+
+
 def _split(spec: "DataSpec", source: Source, index: Index) -> tuple[np.ndarray, np.ndarray]:
-    train, val = split(
-        index.hashes, index.labels, val_fraction=spec.val_fraction, seed=spec.seed, class_names=source.class_names
-    )
+    if source.is_val is None:
+        train, val = split(
+            index.hashes, index.labels, val_fraction=spec.val_fraction, seed=spec.seed, class_names=source.class_names
+        )
+    else:
+        train, val = _own_split(source, index)
     if spec.num_images is not None:
         least = spec.min_per_class * len(source.class_names)
         if not least <= spec.num_images <= len(train):
@@ -56,6 +77,35 @@ def _split(spec: "DataSpec", source: Source, index: Index) -> tuple[np.ndarray, 
         order = nested_order(index.hashes[train], index.labels[train], seed=spec.seed, per_class=spec.min_per_class)
         train = train[order[: spec.num_images]]
     return _sorted(index, train), _sorted(index, val)
+
+
+def _own_split(source: Source, index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """The validation split that came with the data. Raises InputError where it or a class of training has no image, or
+    where training has its images under other labels."""
+    is_val = source.is_val[index.numbers]  # type: ignore[index]
+    train, val = np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    counts = np.bincount(index.labels[train], minlength=len(source.class_names))
+    if not len(val) or not counts.all():
+        missing = f"class {source.class_names[int(np.argmin(counts))]!r} of training" if len(val) else "validation"
+        raise InputError(f"{missing} has no usable image: {'; '.join(index.problems)}")
+    shared, others = shared_images(index.hashes[val], index.labels[val], index.hashes[train], index.labels[train])
+    check_labels("validation", source, index.only(val), shared, others)
+    return train, val
+
+
+def check_labels(split_name: str, source: Source, index: Index, shared: int, others: Sequence[tuple[int, int]]) -> None:
+    """Raises InputError where more of a split's images than can be slips of the pen have other labels in training.
+    ``shared``, ``others``: see ``shared_images``."""
+    if len(others) <= OTHER_LABELS * len(index.labels) and 2 * len(others) <= shared:
+        return
+    place, label = others[0]
+    images, number = source.load(), int(index.numbers[place])
+    name = f"image {number}" if isinstance(images, Pixels) else images.name(number)
+    raise InputError(
+        f"data.path: {len(others)} of the {shared} {split_name} images that training has too, byte for byte, have "
+        f"another class there: {name} is {source.class_names[index.labels[place]]!r}, in training "
+        f"{source.class_names[label]!r}; are the classes in another order? Correct the labels or remove these images"
+    )
 
 
 def _sorted(index: Index, numbers: np.ndarray) -> np.ndarray:
@@ -115,7 +165,8 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
         class_names=source.class_names,
         in_channels=index.channels,
         digest=_digest(source, index, train, val),
-        note=_note(source, index),
+        note=_note(source, index, train, val),
+        findings=source.findings,
         num_broken=index.num_broken,
         image_size=image_size or images.sides(0)[1],
         seed=spec.seed,
@@ -165,11 +216,31 @@ def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | 
     return Streamed(encoded, index.numbers, index.channels, spec.workers)
 
 
-def _note(source: Source, index: Index) -> str | None:
-    broken = (
-        f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}" if index.num_broken else None
-    )
-    return "; ".join(text for text in (source.note, broken) if text) or None
+def _note(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> str | None:
+    """What to know of the images before trusting a result, as one text."""
+    found = [source.note] if source.note else []
+    if index.num_broken:
+        found.append(f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}")
+    if several := _in_several_classes(index):
+        found.append(f"{several} images are in more than one class, byte for byte")
+    if source.is_val is not None:
+        both, others = shared_images(index.hashes[val], index.labels[val], index.hashes[train], index.labels[train])
+        if both:
+            under = f", {len(others)} of them under another class" if others else ""
+            found.append(f"{both} of the {len(val)} validation images are training images too, byte for byte{under}")
+        missing = np.setdiff1d(np.arange(len(source.class_names)), index.labels[val])
+        if len(missing):
+            names = ", ".join(source.class_names[number] for number in missing[:5])
+            found.append(f"{len(missing)} classes have no validation image: {names}")
+    return "; ".join(found) or None
+
+
+def _in_several_classes(index: Index) -> int:
+    """How many different images have more than one label."""
+    words = np.ascontiguousarray(index.hashes).view("V16").ravel()
+    _, group = np.unique(words, return_inverse=True)
+    pairs = np.unique(np.stack([group, index.labels]), axis=1)
+    return int((np.bincount(pairs[0]) > 1).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +261,8 @@ class Summary:
     num_broken: int
     exact: bool
     note: str | None
+    findings: tuple[str, ...] = ()  # see ``Source``
+    own_val: bool = False  # whether the data came with a validation split
 
 
 def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
@@ -212,7 +285,9 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
         digest=_digest(source, index, train, val),
         num_broken=index.num_broken,
         exact=True,
-        note=_note(source, index),
+        note=_note(source, index, train, val),
+        findings=source.findings,
+        own_val=source.is_val is not None,
     )
 
 
@@ -223,7 +298,8 @@ def _sampled(spec: "DataSpec", source: Source, sample: Sequence[bytes]) -> Summa
     if not good:
         raise InputError(f"none of {len(found)} images could be used: {found[0].problem}")
     sides = sorted(min(item.height, item.width) for item in good)
-    num_val = round(source.num_images * spec.val_fraction)
+    own = source.is_val
+    num_val = round(source.num_images * spec.val_fraction) if own is None else int(own.sum())
     return Summary(
         num_train=spec.num_images or source.num_images - num_val,
         num_val=num_val,
@@ -235,4 +311,6 @@ def _sampled(spec: "DataSpec", source: Source, sample: Sequence[bytes]) -> Summa
         num_broken=len(found) - len(good),
         exact=False,
         note=source.note,
+        findings=source.findings,
+        own_val=own is not None,
     )

@@ -10,7 +10,9 @@ import torch
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data
 from coatnet_search.data.index import build_index
-from coatnet_search.data.load import held_out, images_of
+from coatnet_search.data.load import check_labels, held_out, images_of
+from coatnet_search.data.source import Unlabelled
+from coatnet_search.data.splits_and_regimes import shared_images
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -23,7 +25,10 @@ def load_test(spec: "DataSpec", data: Data) -> tuple[Data, int] | None:
     Raises InputError and SetupError as ``load_data`` does, and for classes that training does not have.
     """
     module = importlib.import_module(DATASETS[spec.name])
-    source = module.open_test(spec, data.class_names)
+    try:
+        source = module.open_test(spec, data.class_names)
+    except Unlabelled:
+        return None
     if source is not None:
         index = build_index(source)
     else:
@@ -33,15 +38,27 @@ def load_test(spec: "DataSpec", data: Data) -> tuple[Data, int] | None:
         if not len(test):
             return None
         index = index.only(test)
+    shared, others = shared_images(index.hashes, index.labels, data.hashes, data.labels.numpy())
+    check_labels("test", source, index, shared, others)
     index = dataclasses.replace(index, channels=data.in_channels)
     found = dataclasses.replace(
         data, images=images_of(spec, source, index, data.image_size), labels=torch.from_numpy(index.labels),
         hashes=index.hashes, train_numbers=np.arange(0), val_numbers=np.arange(len(index.labels)),
         num_broken=index.num_broken,
     )  # fmt: skip
-    return found, _shared(index.hashes, data.hashes)
+    return found, shared
 
 
-def _shared(test: np.ndarray, others: np.ndarray) -> int:
-    words = [np.ascontiguousarray(hashes).view("V16").ravel() for hashes in (test, others)]
-    return int(np.isin(words[0], words[1]).sum())
+def check_test(spec: "DataSpec", data: Data) -> str | None:
+    """Finds before any training what ``load_test`` would refuse after it; no network sees an image. Returns a sentence
+    where there is a test split that cannot be used, since it has no labels. Raises as ``load_test``."""
+    module = importlib.import_module(DATASETS[spec.name])
+    try:
+        source = module.open_test(spec, data.class_names)
+    except Unlabelled as error:
+        return f"the test split is passed over: {error}"
+    if source is not None:
+        index = build_index(source)
+        shared, others = shared_images(index.hashes, index.labels, data.hashes, data.labels.numpy())
+        check_labels("test", source, index, shared, others)
+    return None

@@ -30,7 +30,7 @@ from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.core.document import changes, dump
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.batches import Data
-from coatnet_search.data.test_split import load_test
+from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
 from coatnet_search.full.plan import Plan, Stage
 from coatnet_search.full.scores import Scores, over_seeds, score
@@ -69,6 +69,14 @@ def prepare_out(plan: Plan, out: Path) -> None:
         path.write_text(dump(values), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
+
+
+def findings(plan: Plan) -> list[str]:
+    """Which folder or file is what, and what was passed over. Raises InputError for a test split that could not be used
+    once training is over."""
+    data = plan.load(plan.last.image_size)
+    unusable = check_test(plan.data, data)
+    return [*data.findings, *([data.note] if data.note else []), *([unusable] if unusable else [])]
 
 
 def stage_folder(out: Path, seed: int, number: int) -> Path:

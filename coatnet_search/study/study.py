@@ -201,7 +201,7 @@ class Study:
 
     def values(self) -> dict[str, Any]:
         """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
-        file = dataclasses.asdict(self.file)
+        file = dataclasses.asdict(self.file) | {"data": self.file.data.to_dict()}
         extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
             self.summary) else {}  # fmt: skip
         space = dataclasses.asdict(self.space.file)

@@ -259,10 +259,10 @@ def bad_data(kind: str) -> tuple[str, str]:
         return "{name: image_folder}", "--set data.path=..."
     if kind == "holes in the labels":
         image = pa.array([{"bytes": b"x", "path": None}] * 4)
-        pq.write_table(pa.table({"image": image, "label": pa.array([0, 1, 3, 3])}), "train.parquet")
-        return "{name: parquet, path: train.parquet}", "class '2' (2) has no images"
+        pq.write_table(pa.table({"image": image, "label": pa.array([0, 1, None, 1])}), "train.parquet")
+        return "{name: parquet, path: train.parquet}", "row 2 has no label"
     if kind == "no column":
-        pq.write_table(pa.table({"picture": [b"x"], "label": [0]}), "train.parquet")
+        pq.write_table(pa.table({"one": [b"x"], "two": [b"x"], "label": [0]}), "train.parquet")
         return "{name: parquet, path: train.parquet}", "no column 'image' or 'img'"
     digit_folder(folder, 40)
     if kind == "corrupt":

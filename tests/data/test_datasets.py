@@ -277,17 +277,18 @@ def test_parquet_takes_class_names_from_its_metadata_and_plain_bytes_as_images(t
 @pytest.mark.parametrize(
     ("columns", "names", "message"),
     [
-        ({"picture": [b""], "label": [0]}, None, "no column 'image' or 'img'; the columns are picture, label"),
-        ({"image": [b""], "y": [0]}, None, "no column 'label'"),
+        ({"one": [b""], "two": [b""], "label": [0]}, None, "no column 'image' or 'img'; the columns are one, two, l"),
+        ({"one": [b""], "two": [b""], "label": [0]}, None, "--set data.image_column=NAME"),
+        ({"image": [b""], "a": [0], "b": [0]}, None, "no column 'label' or 'fine_label'; the columns are a, b"),
         ({"image": ["text"], "label": [0]}, None, "expected {bytes, path} or bytes, got string"),
-        ({"image": [b"", b""], "label": [0, 2]}, None, "reach 2 with only 2 images"),
-        ({"image": [b""] * 3, "label": [0, 2, 2]}, None, "class '1' (1) has no images"),
         ({"image": [b""] * 3, "label": [0, 1, 2]}, ["a", "b"], "label 2, but the file names only 2 classes"),
         ({"image": [b""] * 2, "label": [0, -1]}, None, "label -1 is negative"),
         ({"image": [b""] * 2, "label": [0, None]}, None, "row 1 has no label"),
         ({"image": [b""] * 2, "label": [0.5, 1.0]}, None, "expected whole numbers or text"),
         ({"image": [b""] * 2, "label": [0, 0]}, None, "one class only"),
-        ({"image": [None] * 2 + [b"x"], "label": [0, 1, 1]}, None, "rows without bytes"),
+        ({"image": [b""] * 2, "label": [["a"], ["a", "b"]]}, None, "row 1 has 2 labels"),
+        ({"image": [b""] * 2, "label": [None, None]}, None, "row 0 has no label, nor has any other"),
+        ({"image": [{"bytes": None, "path": "a.png"}] * 3, "label": [0, 1, 1]}, None, "embed the images"),
     ],
 )
 def test_a_faulty_parquet_file_is_named_with_what_is_wrong(tmp_path, columns, names, message):
@@ -320,11 +321,10 @@ def folder_spec(root: Path) -> DataSpec:
     return DataSpec(name="image_folder", path=str(root))
 
 
-def test_image_folder_trains_on_train_and_leaves_test_and_val_closed(tmp_path):
+def test_image_folder_trains_on_train_and_leaves_test_closed(tmp_path):
     make_folder(tmp_path / "root" / "train")
-    for part in ("test", "val"):
-        (tmp_path / "root" / part / "cat").mkdir(parents=True)
-        (tmp_path / "root" / part / "cat" / "x.png").write_bytes(b"reading this would fail")
+    (tmp_path / "root" / "test" / "cat").mkdir(parents=True)
+    (tmp_path / "root" / "test" / "cat" / "x.png").write_bytes(b"reading this would fail")
     make_folder(tmp_path / "plain")
 
     nested, plain = (load_data(folder_spec(tmp_path / name)) for name in ("root", "plain"))

@@ -10,7 +10,7 @@ from coatnet_search.study.new import default_name, facts, look_at, write_new
 def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
     screen.note(f"looking at {given.data} ...")
-    look = look_at(given.data)
+    look = look_at(given.data, given.sets)
     for text in facts(look):
         screen.say(text)
     screen.note("timing a few training steps here ...")

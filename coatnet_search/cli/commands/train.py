@@ -17,7 +17,7 @@ from coatnet_search.core.screen import Screen, command
 from coatnet_search.full.compare import budget_words
 from coatnet_search.full.networks import find_network
 from coatnet_search.full.plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
-from coatnet_search.full.train import RESULT, Row, assess, prepare_out, read_rows, slow_loader, train_plan
+from coatnet_search.full.train import RESULT, Row, assess, findings, prepare_out, read_rows, slow_loader, train_plan
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.recipe import Recipe
 
@@ -37,6 +37,8 @@ def main(given: argparse.Namespace) -> int:
     loaded = check(plan, device, given.workers or 1)
     for sentence in loaded:
         screen.note(f"weights of {given.weights}: {sentence}")
+    for sentence in findings(plan):
+        screen.note(f"data: {sentence}")
     prepare_out(plan, out)
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
