@@ -23,6 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import coatnet_search
 from coatnet_search.architecture import timm_bridge  # noqa: F401  # registers our networks with timm
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.sqlite_uri import sqlite_file
 from coatnet_search.full.bundle import CONFIG, WEIGHTS, Bundle, read_bundle, write_bundle
 from coatnet_search.full.model_card import model_card
 from coatnet_search.record.mirror.uploads import clean_name
@@ -122,7 +123,8 @@ def _quiet() -> Iterator[None]:
 
 def _experiment(mlflow: Any, uri: str) -> None:
     """The experiment of full training; its artifacts lie beside an SQLite file, elsewhere the server decides."""
-    file = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    found = sqlite_file(uri)
+    file = found.resolve() if found else None
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:

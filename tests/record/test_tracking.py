@@ -21,7 +21,7 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import Record, read_events
 from coatnet_search.record.mirror import process as mirroring
 from coatnet_search.record.mirror.mlflow import mirror, start_mirror
-from coatnet_search.record.mirror.process import Gone, Mirror, Refused, unsent_events
+from coatnet_search.record.mirror.process import Gone, Mirror, Refused, default_uri, unsent_events
 from coatnet_search.record.mirror.uploads import Planner, Upload, clean_name
 
 ARCH = {"image_size": 32, "stages": [{"block": "mbconv", "depth": 2, "width": 32, "stride": 1}]}
@@ -572,8 +572,9 @@ def test_a_server_for_other_hosts_is_asked_once_and_doctor_knows_the_mend(tmp_pa
 @pytest.mark.mlflow
 @pytest.mark.full
 def test_two_mirrors_that_open_a_new_sqlite_file_at_once_both_arrive(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    runs = [write_study(tmp_path / name, 3) for name in ("one", "two")]
+    place = tmp_path / "what? 50%25"
+    runs = [write_study(place / name, 3) for name in ("one", "two")]
+    uri = default_uri(runs[0])
 
     handles = [start_mirror(run, uri, run.name) for run in runs]
     lines = [handle.close(timeout_s=120) for handle in handles]
@@ -581,3 +582,4 @@ def test_two_mirrors_that_open_a_new_sqlite_file_at_once_both_arrive(tmp_path: P
     assert lines == [None, None]
     for run in runs:
         check_mirror_equals_record(uri, run.name, run)
+    assert (place / "mlflow.db").is_file() and [path.name for path in tmp_path.iterdir()] == [place.name]

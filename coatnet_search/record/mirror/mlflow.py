@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.sqlite_uri import misread_folders, sqlite_file
 from coatnet_search.record.fold import record_path, scan, study_of
 from coatnet_search.record.mirror.process import (
     Gone,
@@ -274,26 +275,26 @@ class Server:
             self._client.set_terminated(self._parent, status)
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-
-
 def _artifact_location(uri: str, experiment: str) -> str | None:
     """Beside an SQLite file; elsewhere the server decides."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     return (file.resolve().parent / "mlartifacts" / clean_name(experiment).replace("/", "_")).as_uri() if file else None
 
 
 @contextlib.contextmanager
 def _one_initialiser(uri: str) -> Iterator[None]:
     """The first to open an SQLite file makes its tables; two at once would race."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is None:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
+    misread = misread_folders(uri)
     with FileLock(f"{file}.lock", timeout=300):
         yield
+    for folder in misread:
+        with contextlib.suppress(OSError):  # it was not made, or somebody has put something there
+            folder.rmdir()
 
 
 def _connect(run: Path, uri: str, experiment: str) -> Server:

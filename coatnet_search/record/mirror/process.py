@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.sqlite_uri import sqlite_uri
 from coatnet_search.record.fold import now, read_events, record_path, scan
 from coatnet_search.record.journal import write_json
 from coatnet_search.record.mirror.uploads import Planner, Upload, final_states
@@ -281,7 +282,7 @@ class MirrorProcess:
 
 def default_uri(run: Path) -> str:
     """One SQLite file for all runs of a folder."""
-    return f"sqlite:///{(run.parent / 'mlflow.db').resolve()}"
+    return sqlite_uri(run.parent / "mlflow.db")
 
 
 def command_environment(extra: Mapping[str, str]) -> dict[str, str]:
