@@ -7,6 +7,7 @@ the command line alone: no file can make this process import a name.
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import itertools
@@ -29,6 +30,7 @@ from coatnet_search.data.batches import Data
 from coatnet_search.data.load import load_data
 from coatnet_search.record.trial import Failure, State
 from coatnet_search.search.task import Fault, Report, Task, checked, failure_of, finite
+from coatnet_search.search.user_code import contained, text_of
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
@@ -156,11 +158,12 @@ class Evaluator:
             return
         if self._trainer:
             data = self.data(task.arch.image_size)
-            rows = self._trainer(task.arch, task.budget, data, self.device)  # it starts over where a rung was reached
-            for number, epoch in enumerate(itertools.islice(rows, task.until), 1):
+            asked = functools.partial(self._trainer, task.arch, task.budget, data, self.device)
+            rows = itertools.islice(contained(asked), task.until)  # it starts over where a rung was reached
+            for number, epoch in enumerate(rows, 1):
                 if not isinstance(epoch, Mapping):
-                    raise Fault("bad_report", f"the trainer gave {epoch!r:.40} in epoch {number}; it is to yield a "
-                                "mapping of metrics for each epoch")  # fmt: skip
+                    raise Fault("bad_report", f"the trainer gave {text_of(epoch, repr):.60} in epoch {number}; it is "
+                                "to yield a mapping of metrics for each epoch")  # fmt: skip
                 yield checked({"epoch": number, **epoch})
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key

@@ -404,6 +404,34 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path):
     assert [metrics for *_, metrics in results(outcome.run)] == [metrics for *_, metrics in results(whole)]
 
 
+ODD = {
+    "wordless": "error: Wordless: Wordless (it fails to describe itself)",
+    "exits_without_words": "exit: the trainer called exit with code Wordless (it fails to describe itself)",
+    "yields_what_has_no_words": "bad_report: the trainer gave Wordless (it fails to describe itself) in epoch 1",
+    "names_a_metric_without_words": "measurement: Wordless (it fails to describe itself) is a str in epoch 1",
+    "raises_no_exception": "error: Stray: NoException: odd",
+}
+
+
+@pytest.mark.parametrize("trainer", ODD)
+def test_what_a_trainer_raises_or_gives_is_its_failure_whatever_it_says_of_itself(trainer, tmp_path):
+    outcome = run(study(1, trainer), local=True, runs=tmp_path)
+
+    assert str(read_trials(outcome.run)[0].failure).startswith(ODD[trainer])
+
+
+def test_a_trainer_that_changes_the_folder_and_closes_the_streams_does_so_for_itself(tmp_path):
+    code = DRIVER.replace("Path({runs!r})", "Path('runs')").format(
+        tests=str(HELPERS), trials=2, trainer="goes_elsewhere_and_closes_the_streams", more=(), runs="")  # fmt: skip
+    code += "print('all is said', Path.cwd())"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"a word after all\na word after all\nall is said {tmp_path}\n")
+    assert "[2/2]" in done.stderr
+    assert [trial.state for trial in read_trials(tmp_path / "runs" / "quickstart")] == ["done", "done"]
+
+
 def killed(number, *, here=True, epochs=(), event="started"):
     """Events of a trial whose process was killed, after it had reported these epochs."""
     first = {"event": event, "number": number, "key": f"k{number}", "candidate": {"a": 1}, "here": here}

@@ -32,6 +32,7 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.trial import TERMINAL, Failure
 from coatnet_search.search.evaluate import Evaluator
 from coatnet_search.search.progress import Progress
+from coatnet_search.search.ray.last_words import last_words
 from coatnet_search.search.ray.nodes import Room, answers, bundle, check_nodes
 from coatnet_search.search.ray.team import Team, WorkerLost
 from coatnet_search.search.session import Session
@@ -121,7 +122,8 @@ def joined(address: str | None) -> Iterator[None]:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:
-        yield
+        with last_words(os.getpid()):
+            yield
     finally:
         ray.shutdown()
 
