@@ -1,6 +1,5 @@
 """Opens a data set of a study: DataSpec -> train and val, indexed, split, normalised and, where they fit, in memory."""
 
-import csv
 import importlib
 import json
 import math
@@ -13,17 +12,21 @@ import numpy as np
 import torch
 
 from coatnet_search.core.canonical import digest
+from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data, Images
-from coatnet_search.data.decode import inspect, quiet_decoder
+from coatnet_search.data.decode import BACKGROUND, Reading, inspect
+from coatnet_search.data.image_file import quiet_decoder
 from coatnet_search.data.index import Index, build_index
-from coatnet_search.data.listing import IMAGE_ENDINGS, read_folder
 from coatnet_search.data.memory import InMemory, decoded, fits, stored_side
+from coatnet_search.data.notes import note
 from coatnet_search.data.source import Pixels, Source
-from coatnet_search.data.split_names import split_of
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_folder
+from coatnet_search.data.sources.split_names import split_of
 from coatnet_search.data.splits_and_regimes import nested_order, shared_images, split
 from coatnet_search.data.stream import Streamed
+from coatnet_search.data.value_range import FLAT_SHARE, num_flat, reading_of, special_values
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -114,11 +117,12 @@ def _sorted(index: Index, numbers: np.ndarray) -> np.ndarray:
     return numbers[np.lexsort((index.labels[numbers], words[:, 1], words[:, 0]))]
 
 
-def _digest(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> str:
+def _digest(source: Source, index: Index, reading: Reading, train: np.ndarray, val: np.ndarray) -> str:
     def part(numbers: np.ndarray) -> list[str]:
         return [index.hashes[numbers].tobytes().hex(), index.labels[numbers].astype("<i8").tobytes().hex()]
 
-    return digest({"classes": source.class_names, "train": part(train), "val": part(val)}, length=16)
+    parts = {"classes": source.class_names, "train": part(train), "val": part(val)}
+    return digest({**parts, **special_values(index, reading)}, length=16)
 
 
 def _norms(pixels: np.ndarray, train: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -152,11 +156,12 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     Raises InputError for faulty data (classes, columns, broken images) and SetupError for data that is not there.
     """
     source = _open(spec)
-    index = build_index(source)
+    index = build_index(source, spec.background)
+    reading = reading_of(spec, index)
     if full:
         index = index.only(held_out(spec.name, index)[0])
     train, val = _split(spec, source, index)
-    images = images_of(spec, source, index, image_size)
+    images = images_of(spec, source, index, reading, image_size)
     if isinstance(images, InMemory):
         mean, std = _norms(images.pixels.numpy(), train)
     else:
@@ -164,8 +169,9 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     return Data(
         class_names=source.class_names,
         in_channels=index.channels,
-        digest=_digest(source, index, train, val),
-        note=_note(source, index, train, val),
+        reading=reading,
+        digest=_digest(source, index, reading, train, val),
+        note=note(source, index, reading, train, val),
         findings=source.findings,
         num_broken=index.num_broken,
         image_size=image_size or images.sides(0)[1],
@@ -181,12 +187,29 @@ def load_data(spec: "DataSpec", *, image_size: int | None = None, full: bool = F
     )
 
 
+def class_counts(spec: "DataSpec") -> tuple[np.ndarray, np.ndarray]:
+    """(K,) images of each class that train and that validate; of very many images by their labels alone, before broken
+    ones are left out. Raises as ``load_data``."""
+    source = _open(spec)
+    classes = len(source.class_names)
+    if source.num_images > FULL_LOOK and source.labels is not None:
+        every = np.bincount(source.labels, minlength=classes)
+        if source.is_val is None:
+            val = np.maximum(1, np.rint(spec.val_fraction * every)).astype(np.int64)
+        else:
+            val = np.bincount(source.labels[source.is_val], minlength=classes)
+        return every - val, val
+    index = build_index(source, spec.background)
+    train, val = (np.bincount(index.labels[part], minlength=classes) for part in _split(spec, source, index))
+    return train, val
+
+
 def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Path) -> Path:
     """Write which images each regime has: ``draw-K.csv`` (image: its number in the data set, label: its class, hash: 32
     hex digits of its content), of which the first n rows are the regime of n images, and ``index.json`` with a digest
     of each. Equal on every machine that has the same images. Returns the index's path."""
     source = _open(spec)
-    index = build_index(source)
+    index = build_index(source, spec.background)
     train, _ = _split(spec, source, index)
     hashes, labels = index.hashes[train], index.labels[train]
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,52 +218,22 @@ def write_regimes(spec: "DataSpec", sizes: Sequence[int], draws: int, folder: Pa
         order = nested_order(hashes, labels, seed=spec.seed, draw=draw, per_class=spec.min_per_class)[: max(sizes)]
         names = [row.tobytes().hex() for row in hashes[order]]
         rows = zip(train[order], (source.class_names[label] for label in labels[order]), names, strict=True)
-        with open(folder / f"draw-{draw}.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("image", "label", "hash"))
-            writer.writerows(rows)
+        write_csv(folder / f"draw-{draw}.csv", ("image", "label", "hash"), rows)
         found[f"draw-{draw}.csv"] = {str(size): digest(names[:size], 16) for size in sorted(sizes)}
     path = folder / "index.json"
     path.write_text(json.dumps({"seed": spec.seed, "files": found}, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | None) -> Images:
+def images_of(spec: "DataSpec", source: Source, index: Index, reading: Reading, image_size: int | None) -> Images:
     """The images in memory where they fit, else decoded as they are needed. Raises InputError where that cannot be."""
-    if fits(index, image_size):
+    if fits(index, reading.channels, image_size):
         side, shown = stored_side(index, image_size)
-        return InMemory(decoded(source, index, side), shown)
+        return InMemory(decoded(source, index, reading, side), shown)
     encoded = source.load()
     if isinstance(encoded, Pixels) or image_size is None:
         raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
-    return Streamed(encoded, index.numbers, index.channels, spec.workers)
-
-
-def _note(source: Source, index: Index, train: np.ndarray, val: np.ndarray) -> str | None:
-    """What to know of the images before trusting a result, as one text."""
-    found = [source.note] if source.note else []
-    if index.num_broken:
-        found.append(f"{index.num_broken} broken images were left out: {'; '.join(index.problems)}")
-    if several := _in_several_classes(index):
-        found.append(f"{several} images are in more than one class, byte for byte")
-    if source.is_val is not None:
-        both, others = shared_images(index.hashes[val], index.labels[val], index.hashes[train], index.labels[train])
-        if both:
-            under = f", {len(others)} of them under another class" if others else ""
-            found.append(f"{both} of the {len(val)} validation images are training images too, byte for byte{under}")
-        missing = np.setdiff1d(np.arange(len(source.class_names)), index.labels[val])
-        if len(missing):
-            names = ", ".join(source.class_names[number] for number in missing[:5])
-            found.append(f"{len(missing)} classes have no validation image: {names}")
-    return "; ".join(found) or None
-
-
-def _in_several_classes(index: Index) -> int:
-    """How many different images have more than one label."""
-    words = np.ascontiguousarray(index.hashes).view("V16").ravel()
-    _, group = np.unique(words, return_inverse=True)
-    pairs = np.unique(np.stack([group, index.labels]), axis=1)
-    return int((np.bincount(pairs[0]) > 1).sum())
+    return Streamed(encoded, index.numbers, reading, spec.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +242,9 @@ class Summary:
 
     ``exact`` is False where only a sample of a large data set was opened: then sizes, channels and ``num_broken`` are
     the sample's, the counts are before broken images are left out, and ``digest`` is None.
+
+    ``value_range``: the values that become 0 and 255, where images have more than 8 bits a value; ``background``: the
+    grey behind what is transparent, where something is; ``num_flat``: images of one colour throughout.
     """
 
     num_train: int
@@ -261,6 +257,9 @@ class Summary:
     num_broken: int
     exact: bool
     note: str | None
+    value_range: tuple[float, float] | None = None
+    background: int | None = None
+    num_flat: int = 0
     findings: tuple[str, ...] = ()  # see ``Source``
     own_val: bool = False  # whether the data came with a validation split
 
@@ -273,7 +272,8 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
     source = _open(spec)
     if not whole and source.sample and source.num_images > FULL_LOOK:
         return _sampled(spec, source, source.sample(SUMMARY_SAMPLE))
-    index = build_index(source)
+    index = build_index(source, spec.background)
+    reading = reading_of(spec, index)
     train, val = _split(spec, source, index)
     return Summary(
         num_train=len(train),
@@ -282,10 +282,13 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
         in_channels=index.channels,
         class_names=source.class_names,
         image_sizes=index.image_sizes,
-        digest=_digest(source, index, train, val),
+        digest=_digest(source, index, reading, train, val),
         num_broken=index.num_broken,
         exact=True,
-        note=_note(source, index, train, val),
+        note=note(source, index, reading, train, val),
+        value_range=reading.value_range,
+        background=reading.background if index.transparent.any() else None,
+        num_flat=num_flat(index, reading),
         findings=source.findings,
         own_val=source.is_val is not None,
     )
@@ -293,10 +296,12 @@ def summarize(spec: "DataSpec", *, whole: bool = False) -> Summary:
 
 def _sampled(spec: "DataSpec", source: Source, sample: Sequence[bytes]) -> Summary:
     with quiet_decoder():
-        found = [inspect(content) for content in sample]
+        found = [inspect(content, BACKGROUND if spec.background is None else spec.background) for content in sample]
     good = [item for item in found if not item.problem]
     if not good:
         raise InputError(f"none of {len(found)} images could be used: {found[0].problem}")
+    if sum(item.flat for item in good) > FLAT_SHARE * len(good):
+        raise InputError(f"most of {len(good)} images are one colour throughout: nothing can be learned from them")
     sides = sorted(min(item.height, item.width) for item in good)
     own = source.is_val
     num_val = round(source.num_images * spec.val_fraction) if own is None else int(own.sum())

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.data.listing import shown
 from coatnet_search.data.remote import local_path
+from coatnet_search.data.sources.listing import shown
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -47,7 +47,7 @@ class Source:
     something must be read that the cache does not hold; ``sample(count)`` gives the contents of some images quickly.
     ``all_classes``: whether a class without an image is a mistake (in training it is). ``is_val``: (N,) which images
     are a validation split that came with the data; None: it is held out of training's. ``findings``: which folder or
-    file is what, and what was passed over, as sentences.
+    file is what, and what was passed over, as sentences. ``labels``: (N,) where they are known without ``load``.
     """
 
     fingerprint: str
@@ -59,6 +59,7 @@ class Source:
     all_classes: bool = True
     is_val: NDArray[np.bool_] | None = None
     findings: tuple[str, ...] = ()
+    labels: NDArray[np.int64] | None = None
 
 
 class Unlabelled(InputError):

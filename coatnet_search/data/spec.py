@@ -29,6 +29,11 @@ class DataSpec:
     """Least images of a class in such a subset, and in every regime."""
     download: Switch = False
     """Whether data that is not there may be downloaded."""
+    value_range: Annotated[tuple[Number, Number], AfterValidator(checks.value_range)] | None = None
+    """Values that become black and white in images of more than 8 bits a value, as [low, high]; null: found in all
+    training images."""
+    background: Annotated[CountOrZero, Field(le=255)] | None = None
+    """Grey, 0 to 255, behind what is transparent; null: 128."""
     image_column: Text | None = None
     """Column of parquet files that has the images; null: the one that can be meant."""
     label_column: Text | None = None
@@ -39,5 +44,5 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """As plain values. Keys that came after the first records are left out at their defaults, so that these do not
         read as changed."""
-        later = ("image_column", "label_column")
+        later = ("image_column", "label_column", "value_range", "background")
         return {key: value for key, value in asdict(self).items() if key not in later or value is not None}

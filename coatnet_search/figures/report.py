@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from coatnet_search.analysis.choose import Choice
 from coatnet_search.analysis.frame import complete
+from coatnet_search.analysis.front import with_num_val
 from coatnet_search.core.quantities import heading, quantity, show
 from coatnet_search.figures.audit import figures as audit_figures
 from coatnet_search.figures.audit.pictures import write_audit_pictures
@@ -29,7 +30,7 @@ from coatnet_search.figures.scaling.pictures import write_scaling_pictures
 from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
 from coatnet_search.figures.search import figures
 from coatnet_search.figures.search.pictures import write_pictures
-from coatnet_search.figures.search.summary import duration, summarize, write_csv
+from coatnet_search.figures.search.summary import duration, summarize, write_trials
 from coatnet_search.figures.sections import Sections
 from coatnet_search.figures.supernet import figures as supernet_figures
 
@@ -76,12 +77,12 @@ def write_report(
     """
     objectives, parts = dict(study["objectives"]), sections or Sections()
     audit = audit or parts.make(AUDIT, lambda: audit_section(frame, study), nothing)
-    frame = complete(audit.audited_record.frame if audit else frame, objectives)
+    frame = with_num_val(complete(audit.audited_record.frame if audit else frame, objectives), num_val)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     folder = run / "figures"
     parts.make("pictures of the front", lambda: write_pictures(
         frame, objectives, folder, num_val=num_val, chosen=chosen, overlay=overlay), nothing)  # fmt: skip
-    write_csv(frame, run / "trials.csv")
+    write_trials(frame, run / "trials.csv")
     section = section or parts.make(SCALING, lambda: scaling_section(frame, study, num_val), no_scaling)
     if section and (scaling := section.scaling):
         asked, target = section.values["settings"], section.target
@@ -116,7 +117,7 @@ def html_page(
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     parts = sections or Sections()
     audit = audit or parts.make(AUDIT, lambda: audit_section(frame, study), nothing)
-    frame = audit.audited_record.frame if audit else frame
+    frame = with_num_val(audit.audited_record.frame if audit else frame, num_val)
     data = summarize(frame, study, choices, num_val, note, audit=audit, sections=parts)
     found = found or insights(frame, study, run, parts)
     data |= {
@@ -146,6 +147,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["disturbed"] = lambda name, row: any(name.startswith(one) for one in row.get("disturbed") or ())
     environment.filters.update(
         quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration, span=span
     )

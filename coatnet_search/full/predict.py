@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.data.decode import quiet_decoder
-from coatnet_search.data.listing import IMAGE_ENDINGS, read_file, read_folder, shown
+from coatnet_search.data.image_file import Unreadable, quiet_decoder
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_file, read_folder, shown
 from coatnet_search.full.bundle import Bundle
 
 BATCH = 64  # images decoded and seen at once
@@ -72,7 +71,7 @@ def _pixels(bundle: Bundle, file: Path) -> Tensor | str:
     """uint8 (C, stored, stored), or why there are none."""
     try:
         return bundle.sight.pixels(read_file(file))
-    except UnidentifiedImageError:
-        return "not an image that Pillow knows"
+    except Unreadable as error:
+        return str(error)
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         return f"{type(error).__name__}: {error}"

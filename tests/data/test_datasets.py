@@ -21,7 +21,8 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data import DATASETS, memory
 from coatnet_search.data import load as datasets
 from coatnet_search.data.augmentation import Choices, augment, draw_choices, generator
-from coatnet_search.data.decode import open_image, open_pixels, to_array
+from coatnet_search.data.cache import cached
+from coatnet_search.data.decode import Reading, open_image, open_pixels, to_array
 from coatnet_search.data.load import load_data, summarize
 from coatnet_search.data.randaugment import OPERATIONS, RandAugment
 from coatnet_search.data.spec import DataSpec
@@ -406,9 +407,9 @@ def test_whoever_decodes_a_jpeg_file_the_pixels_are_the_same(mode, channels):
     Image.open(io.BytesIO(whole)).save(sideways, "JPEG", exif=turned)
 
     for content in (whole, sideways.getvalue()):
-        found = open_pixels(content, channels)
+        found = open_pixels(content, Reading(channels=channels))
 
-        assert np.array_equal(found.numpy(), to_array(open_image(content, channels)))
+        assert np.array_equal(found.numpy(), to_array(open_image(content, Reading(channels=channels))))
 
 
 def test_a_folder_of_grey_images_has_one_channel(tmp_path):
@@ -527,7 +528,7 @@ def test_a_build_that_fails_leaves_nothing_in_the_cache(cache):
         raise InputError("no")
 
     with pytest.raises(InputError):
-        datasets.index.cached("thing.bin", fail)
+        cached("thing.bin", fail)
 
     assert [path.name for path in cache.iterdir() if not path.name.endswith(".lock")] == []
 
@@ -537,7 +538,7 @@ def test_a_full_disk_is_a_setup_error(monkeypatch):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(SetupError, match="No space left"):
-        datasets.index.cached("thing.bin", full)
+        cached("thing.bin", full)
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest_one():

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.data.folder_layout import find_layout
-from coatnet_search.data.listing import IMAGE_ENDINGS, read_folder
 from coatnet_search.data.load import load_data, summarize
+from coatnet_search.data.sources.folder_layout import find_layout
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_folder
+from coatnet_search.data.sources.split_names import splits_of
 from coatnet_search.data.spec import DataSpec
-from coatnet_search.data.split_names import splits_of
 from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.predict import image_files
 

@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(summary: Summary) -> new.Look:
     spec = new.DataSpec(name="image_folder", path="/images", val_fraction=0.1)
-    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4})
+    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4}, val_per_class={"a": 1, "b": 1})
 
 
 def test_new_images_are_looked_at_planned_and_searched(capsys: pytest.CaptureFixture[str]) -> None:

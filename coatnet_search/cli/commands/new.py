@@ -24,7 +24,8 @@ def main(given: argparse.Namespace) -> int:
     screen.say(f"written: {written.study}")
     decided = {name: getattr(written, name) for name in ("space", "study", "image_size", "trials", "epochs",
                "num_images", "hours", "device")}  # fmt: skip
-    data = dataclasses.asdict(look.summary) | {"path": look.spec.path, "per_class": look.per_class}
+    data = dataclasses.asdict(look.summary) | {"path": look.spec.path, "per_class": look.per_class,
+                                               "val_per_class": look.val_per_class}  # fmt: skip
     screen.result({**decided, "data": data})
     screen.next(["plan", written.study], "checks it and says what it will cost")
     return 0

@@ -5,7 +5,7 @@ import argparse
 from coatnet_search.cli.commands.shared import torch_device
 from coatnet_search.core.errors import EXIT_DONE, InputError
 from coatnet_search.core.screen import Screen
-from coatnet_search.data.listing import passed_over
+from coatnet_search.data.sources.listing import passed_over
 from coatnet_search.full.bundle import read_bundle
 from coatnet_search.full.predict import image_files, predict
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 
 SENTENCE = (
-    "error: this process was ended from outside, by the end of Ray's own (raylet, GCS) for one; what is recorded holds, "
-    "and the same command goes on"
+    "error: this process was ended from outside, as when Ray's own (raylet, GCS) end; what is recorded holds, and the "
+    "same command goes on"
 )
 _WATCH = """
 import os, signal, sys, time
@@ -23,9 +23,8 @@ sys.stderr.write(sys.argv[2] + "\\n")
 def last_words(pid: int) -> Iterator[None]:
     """While it is open, a small process of its own looks whether this one (``pid``) is there. Ray's libraries leave it
     no time to say anything: they exit."""
-    watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _WATCH, str(pid), SENTENCE], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    words = [sys.executable, "-I", "-S", "-c", _WATCH, str(pid), SENTENCE]
+    watcher = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:

@@ -21,11 +21,11 @@ from coatnet_search.core.canonical import digest
 from coatnet_search.core.document import one_line
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.cache import cached
-from coatnet_search.data.listing import shown
-from coatnet_search.data.parquet_files import ParquetFiles, find_parquet, partition_values
-from coatnet_search.data.parquet_labels import Labels, classes, file_labels, known_labels, metadata_names
 from coatnet_search.data.source import Source, Unlabelled, fingerprint, label_key, require_path
-from coatnet_search.data.split_names import unused_beside
+from coatnet_search.data.sources.listing import shown
+from coatnet_search.data.sources.parquet_files import ParquetFiles, find_parquet, partition_values
+from coatnet_search.data.sources.parquet_labels import Labels, classes, file_labels, known_labels, metadata_names
+from coatnet_search.data.sources.split_names import unused_beside
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -272,4 +272,5 @@ def _source(parts: list[Part], labels: NDArray[np.int64], names: tuple[str, ...]
         sample=lambda count: [value.as_py() or b"" for value in next(_encoded(files[0], parts[0].image))[:count]],
         is_val=is_val,
         findings=findings,
+        labels=labels,
     )

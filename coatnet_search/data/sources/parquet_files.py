@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.data.listing import is_hidden, passed_over, read_folder, shown
-from coatnet_search.data.split_names import KINDS, Split, split_of, splits_of
+from coatnet_search.data.sources.listing import is_hidden, passed_over, read_folder, shown
+from coatnet_search.data.sources.split_names import KINDS, Split, split_of, splits_of
 
 ENDING = ".parquet"
 CLOSED: tuple[Split, ...] = ("val", "test")  # beside training

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.data.listing import shown
 from coatnet_search.data.source import Unlabelled
+from coatnet_search.data.sources.listing import shown
 
 
 @dataclass(frozen=True)

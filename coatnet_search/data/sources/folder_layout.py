@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.data.listing import IMAGE_ENDINGS, Folder, passed_over, shown
-from coatnet_search.data.split_names import KINDS, Split, says_nothing, split_of, splits_of
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, Folder, passed_over, shown
+from coatnet_search.data.sources.split_names import KINDS, Split, says_nothing, split_of, splits_of
 
 MAY_BE_CLASSES = ("dev", "eval", "evaluation")  # where there is no training folder beside them
 SHOWN = 4  # names in a message

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError, unknown
-from coatnet_search.data.folder_layout import find_layout, labelled
-from coatnet_search.data.listing import IMAGE_ENDINGS, Folder, passed_over, read_file, read_folder, shown
 from coatnet_search.data.source import Source, Unlabelled, fingerprint, label_key, require_path
-from coatnet_search.data.split_names import unused_beside
+from coatnet_search.data.sources.folder_layout import find_layout, labelled
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, Folder, passed_over, read_file, read_folder, shown
+from coatnet_search.data.sources.split_names import unused_beside
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -121,6 +121,7 @@ def _source(root: Path, files: list[Path], labels: NDArray[np.int64], names: tup
         sample=functools.partial(_sample, found),
         is_val=is_val,
         findings=findings,
+        labels=found.labels,
     )
 
 
