@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from coatnet_search.analysis.choose import Choice
 from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front import with_num_val
 from coatnet_search.core.quantities import heading, quantity, show
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.figures.audit import figures as audit_figures
 from coatnet_search.figures.audit.pictures import write_audit_pictures
 from coatnet_search.figures.audit.summary import AuditSection, audit_section, span
@@ -94,9 +94,7 @@ def write_report(
     parts.make("pictures of the audit", lambda: write_audit_pictures(audited, folder), nothing)
     page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found,
                      audit=audit, sections=parts)  # fmt: skip
-    temporary = run / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, run / "report.html")
+    write_text(run / "report.html", page)
     return run / "report.html"
 
 

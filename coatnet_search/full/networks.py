@@ -29,6 +29,7 @@ from coatnet_search.architecture.trained_weights import Start, load_trained, wit
 from coatnet_search.architecture.weights import save_weights
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
+from coatnet_search.core.whole_file import whole_file
 from coatnet_search.record.fold import read_trials, read_values, record_path
 from coatnet_search.study.load import study_of_values
 from coatnet_search.study.lookup import load_arch
@@ -119,10 +120,9 @@ class Network:
             assert isinstance(model, CoAtNet)
             save_weights(model, path)
             return
-        half = path.with_name(f".{path.name}.half")
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, half, metadata={_TIMM: self.timm, "format": "pt"})
-        half.replace(path)
+        with whole_file(path) as half:
+            save_file(tensors, half, metadata={_TIMM: self.timm, "format": "pt"})
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "shape": self.shape.to_dict(), "timm": self.timm, "promise": dict(self.promise)}

@@ -29,6 +29,7 @@ from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.document import changes, dump, read_source
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.data.batches import Data
 from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
@@ -69,7 +70,7 @@ def prepare_out(plan: Plan, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise InputError(f"{out} is not empty and holds no training; give another --out")
-        path.write_text(dump(values), encoding="utf-8")
+        write_text(path, dump(values))
     except OSError as error:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
 
@@ -140,9 +141,7 @@ def _guard(device: torch.device, group: ProcessGroup) -> StepGuard:
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
-    half = path.with_suffix(".half")
-    half.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    half.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(out: Path, seed: int, number: int) -> list[Row]:

@@ -125,8 +125,15 @@ class Server:
                     raise
                 found = self._client.get_experiment_by_name(name)
         if found.lifecycle_stage != "active":
-            raise Refused(f"experiment {name!r} is deleted there; restore it or name another one")
+            raise Refused(_deleted(name))
         return str(found.experiment_id)
+
+    @_classify
+    def check_experiment(self) -> None:
+        """Raises Refused where somebody has deleted the experiment meanwhile: then nothing is kept of what is sent."""
+        found = self._client.get_experiment(self._experiment)
+        if found.lifecycle_stage != "active":
+            raise Refused(_deleted(found.name))
 
     @property
     def page(self) -> str:
@@ -185,6 +192,7 @@ class Server:
         except Exception as error:  # a run that somebody deleted there, for one
             if _code(error) not in _BROKEN_RULE:
                 raise
+            self.check_experiment()
             self._note(f"the server refused trial {upload.identity}: {one_line(error)}")
 
     def _apply(self, upload: Upload) -> None:
@@ -235,6 +243,7 @@ class Server:
             if _code(error) not in _BROKEN_RULE:
                 raise
             if len(parts) == 1:
+                self.check_experiment()
                 return self._note(f"the server refused {', '.join(parts)} of a trial: {one_line(error)}")
             for name, part in parts.items():
                 self._send(run_id, **{name: part})
@@ -273,6 +282,10 @@ class Server:
             self._client.update_run(self._parent, status=status)
         else:
             self._client.set_terminated(self._parent, status)
+
+
+def _deleted(name: str) -> str:
+    return f"experiment {name!r} is deleted there; restore it or name another one"
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
