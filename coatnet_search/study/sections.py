@@ -125,7 +125,8 @@ class FaultsSpec:
     memory_gib: Positive | None = None
     """Most memory of a trial's process and its children; null: what the machine has."""
     retries: CountOrZero = 1
-    """How often a trial whose process was killed is tried again, from its last checkpoint. Lost nodes do not count."""
+    """How often a trial whose process was killed is tried again, from its last checkpoint, also when the command is run
+    again. Lost nodes do not count."""
     equal_failures: Count = 3
     """So many first trials that all fail alike end the search; so do 4 times as many in a row, later on."""
     checkpoints_gib: Positive | None = None

@@ -21,6 +21,7 @@ from ray.train import torch as ray_torch
 from ray.train.torch import TorchTrainer
 
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.search.ray.last_words import last_words
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
 
@@ -90,7 +91,8 @@ def cluster(address: str | None) -> Iterator[None]:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:
-        yield
+        with last_words(os.getpid()):
+            yield
     finally:
         ray.shutdown()
 
