@@ -20,6 +20,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 
 PACKAGE = "coatnet-search"
@@ -322,7 +323,7 @@ def _data(study: Any) -> Finding:
 def _resources(study: Any) -> Iterator[Finding]:
     resources = study.file.resources
     gpus = importlib.import_module("torch").cuda.device_count()
-    for name, each, have in (("cpus", resources.cpus, os.cpu_count() or 1), ("gpus", resources.gpus, gpus)):
+    for name, each, have in (("cpus", resources.cpus, usable_cores()), ("gpus", resources.gpus, gpus)):
         asked = each * resources.workers
         if asked > have:
             yield Finding(check=name, state="problem", found=f"a trial asks for {asked:g}, this machine has {have}",

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from coatnet_search.core.canonical import digest
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data, Images
@@ -162,7 +163,14 @@ def images_of(spec: "DataSpec", source: Source, index: Index, image_size: int | 
     encoded = source.load()
     if isinstance(encoded, Pixels) or image_size is None:
         raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
-    return Streamed(encoded, index.numbers, index.channels, spec.workers)
+    return Streamed(encoded, index.numbers, index.channels, decoding_workers(spec))
+
+
+def decoding_workers(spec: "DataSpec") -> int:
+    """Processes that decode images for this one: as asked, or its share of the cores where a GPU does the training."""
+    if spec.workers is not None:
+        return spec.workers
+    return min(torch.get_num_threads(), usable_cores()) if torch.cuda.is_available() else 0
 
 
 def _note(source: Source, index: Index) -> str | None:

@@ -29,5 +29,6 @@ class DataSpec:
     """Least images of a class in such a subset, and in every regime."""
     download: Switch = False
     """Whether data that is not there may be downloaded."""
-    workers: CountOrZero = 0
-    """Processes that decode images; 0: the training process does."""
+    workers: CountOrZero | None = None
+    """Processes that decode images; 0: the training process does. null: as many as the process has cores where there is
+    a GPU, else 0, as training itself takes the cores."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import cost
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import RUNS
 from coatnet_search.record.journal import record_path, write_json
@@ -218,7 +218,7 @@ def _range(values: list[int]) -> Range:
 def _device(study: Study, warnings: list[str]) -> str:
     """The device that is here for a trial; what the study asks for beyond that is a warning."""
     resources = study.file.resources
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if resources.cpus * resources.workers > cores:
         warnings.append(f"resources.cpus is {resources.cpus:g}{_each(resources)} and this machine has {cores} "
                         "CPUs; `run` needs a larger machine or --address")  # fmt: skip
@@ -272,7 +272,7 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, shared:
 
 def trials_at_once(resources: Resources, gpus: float) -> tuple[int, int]:
     """How many trials this machine runs at once whose workers have ``gpus`` each, and the CPU threads of a worker."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     cpus, gpus = resources.cpus * resources.workers, gpus * resources.workers
     fits = [cores / cpus if cpus else math.inf, torch.cuda.device_count() / gpus if gpus else math.inf]
     smallest = min(fits)

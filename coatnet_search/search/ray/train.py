@@ -6,7 +6,6 @@ that lost a member starts again from the last one.
 
 import contextlib
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train import torch as ray_torch
 from ray.train.torch import TorchTrainer
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
@@ -37,7 +37,7 @@ def on_workers(
     """``work(asked, device, group)`` on ``workers`` workers at once, one GPU each with ``gpus``.
 
     ``work`` keeps its checkpoints below ``out`` and goes on from them. ``threads``: of a worker; None: its share of
-    this machine's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
+    its node's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
     ``max_failures`` times, InputError for what each of them would stumble over again.
     """
     out = out.resolve()
@@ -48,7 +48,7 @@ def on_workers(
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": work, "asked": asked, "out": str(out),
-                               "threads": threads or _threads(workers, gpus)},
+                               "threads": threads},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus,
                                          resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpus else {})}),
             run_config=RunConfig(name="workers", storage_path=str(out / "ray"),
@@ -85,7 +85,7 @@ def cluster(address: str | None) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Ray's own deprecations
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR",
-                     **({} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}))  # fmt: skip
+                     **({} if address else {"include_dashboard": False, "num_cpus": usable_cores()}))  # fmt: skip
     except Exception as error:  # Ray raises plain ones too, such as of a node that did not start in time
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
@@ -95,15 +95,10 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _threads(workers: int, gpus: bool) -> int:
-    """Threads of a worker: its share of this machine's cores where these do the work."""
-    return torch.get_num_threads() if gpus else max(1, (os.cpu_count() or 1) // workers)
-
-
 def _work(config: dict[str, Any]) -> None:
     """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
-    torch.set_num_threads(config["threads"])
     context = ray_train.get_context()
+    torch.set_num_threads(config["threads"] or max(1, usable_cores() // context.get_local_world_size()))
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     mistake = Path(config["out"]) / MISTAKE
     try:
