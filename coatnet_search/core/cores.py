@@ -11,7 +11,7 @@ OWN_GROUP = Path("/proc/self/cgroup")
 def usable_cores() -> int:
     """Cores that this process may use, at least 1; a quota of 2.5 cores is 3, of which the last is half used."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(_quota())))
+    return max(1, math.ceil(min(allowed, _quota())))
 
 
 def _quota() -> float:
