@@ -32,7 +32,7 @@ from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
-from coatnet_search.training.device import describe, device_id
+from coatnet_search.training.device import chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
@@ -237,8 +237,10 @@ class Evaluator:
         names = self.study.file.measure
         if not names:
             return {}, {}
+        given = self.study.file.conditions
+        precision = chosen_precision(given.precision, self.device)
         asked = Conditions(device=str(self.device), threads=torch.get_num_threads(),
-                           **dataclasses.asdict(self.study.file.conditions))  # fmt: skip
+                           **{**dataclasses.asdict(given), "precision": precision})  # fmt: skip
         model = self._build(task)
         found = {name: measure_calmly(name, model, task.arch, asked, self._lock.alone) for name in names}
         metrics = {name: value for one in found.values() for name, value in one.measured.metrics.items()}

@@ -63,7 +63,8 @@ def train(
     augmentation, on the first 2,048 images of the regime or all), ``val_loss`` (no smoothing), ``val_top1``,
     ``val_top5``, ``lr`` (of the last step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
     averaged model, whose weights are in ``model`` at the end, and ``raw_val_loss``, ``raw_val_top1``, ``raw_val_top5``
-    of the weights themselves. ``micro_batch``, where a probe found it. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
+    of the weights themselves. ``micro_batch``, where a probe found it. Where images are decoded on the way,
+    ``loader_images_per_s`` is what the loader could
     give: images over the time that training waited for it.
 
     ``until``: the run ends after so many of the budget's epochs, with an evaluation; the schedule stays that of the

@@ -1,4 +1,4 @@
-"""How many images a step takes at once: found by a probe that leaves no trace, and recorded; an estimate without one."""
+"""How many images a step takes at once: found by a probe that leaves no trace; an estimate without a device."""
 
 import dataclasses
 from contextlib import nullcontext

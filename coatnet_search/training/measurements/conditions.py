@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.fold_norms import fold_norms
 from coatnet_search.core.errors import SetupError
+from coatnet_search.training.device import exact_float32
 from coatnet_search.training.heap import keep_memory
 from coatnet_search.training.memory import is_out_of_memory
 
@@ -101,6 +102,7 @@ def images_of(arch: Arch, conditions: Conditions, batch_size: int, dtype: torch.
 @contextlib.contextmanager
 def inference(model: nn.Module, conditions: Conditions) -> Iterator[tuple[nn.Module, Network]]:
     """A copy of the model in eval mode as the conditions have it, and what is called to run it; gradients are off."""
+    exact_float32(conditions.place)
     keep_memory(conditions.place)  # as training has it, and whatever was measured before
     ready = fold_norms(model) if conditions.fold else copy.deepcopy(model)
     ready = ready.eval().to(dtype=conditions.dtype, memory_format=conditions.layout)  # type: ignore[call-overload]
