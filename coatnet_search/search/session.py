@@ -51,11 +51,13 @@ class Session:
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
         self._tuned: dict[tuple[str, int | None], dict[str, float]] = {}  # by layout and images: what sweeps found
-        self._order = Ordering(self._planned, study.file.settle)
+        self._order = Ordering(self._planned, study.file.settle, study.summary.num_val if study.summary else None)
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
         self._tries: Counter[int] = Counter()
         self._given: set[int] = set()  # the trials that are being run
+        self._crowded: deque[int] = deque()  # those that ran out of memory beside others, to be run alone
+        self._alone: int | None = None  # the one that runs alone
         if self._searches:
             self._too_large: list[Mapping[str, float | None]] = []
             self._problem = study.problem()
@@ -138,10 +140,20 @@ class Session:
         SetupError where it has none and nothing runs."""
         if self.stopping or self._spent or not self._has_disk():
             return None
+        if self._crowded or self._alone is not None:
+            return self._next_alone()
         task = self._next()
         if task is not None:
             self._given.add(task.number)
         return task
+
+    def _next_alone(self) -> Task | None:
+        """A trial that is to have a GPU to itself, once no other runs; none while it does."""
+        if self._given:
+            return None
+        self._alone = self._crowded.popleft()
+        self._given.add(self._alone)
+        return dataclasses.replace(self._task(self.trials[self._alone]), alone=True)
 
     def _next(self) -> Task | None:
         if self._waiting:
@@ -182,17 +194,32 @@ class Session:
         self._ledger.end(trial, Report(metrics=known, state="stopped", device=trial.device))
 
     def _compare(self) -> Task | None:
-        """A random candidate that no trial has, for comparison."""
-        if self._may_start or not self._may_compare:
-            return None
+        """A random candidate of the whole space, for comparison. One that was trained already is not trained again:
+        what it showed is repeated, at no cost; one whose training did not end is drawn anew."""
+        while not self._may_start and self._may_compare:
+            drawn = self._draw()
+            if drawn is None:
+                self._all_drawn = True
+                return None
+            known = {trial.key: trial for trial in self.trials.values()}.get(drawn.key(self.study))
+            if known is None:
+                return self._start(drawn, BASELINE)
+            self._ledger.repeat(known, drawn, BASELINE)
+        return None
+
+    def _draw(self) -> PlannedTrial | None:
+        """The next candidate of the baseline; None where a hundred draws give none that can be used."""
         rng = np.random.default_rng([self.study.file.search.seed, len(self._ledger.baseline), 1])
-        drawn = make_strategy("random").suggest(self._problem, list(self.trials.values()), rng, 1)
-        if not drawn:
-            self._all_drawn = True
-            return None
-        arch = self.study.space.decode(drawn[0])
-        cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=drawn[0], attributes={BASELINE: True})
-        return self._start(cell, BASELINE)
+        trials = {trial.key: trial for trial in self.trials.values()}
+        for _ in range(100):
+            for candidate in make_strategy("random").suggest(self._problem, [], rng, 1):
+                arch = self.study.space.decode(candidate)
+                cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=candidate,
+                                    attributes={BASELINE: True})  # fmt: skip
+                known = trials.get(cell.key(self.study))
+                if known is None or known.state == "done":
+                    return cell
+        return None
 
     @property
     def _may_compare(self) -> bool:
@@ -253,7 +280,9 @@ class Session:
         if not cell.tuned or spec is None:
             return {}
         if place not in self._tuned:
-            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe))
+            regimes = {one.budget.num_images for one in self._planned.values() if TUNE in one.attributes
+                       and one.layout == cell.layout}  # fmt: skip
+            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe), regimes)
             if found is None:
                 return None
             self._tuned[place] = found
@@ -320,15 +349,30 @@ class Session:
             self._ledger.report(trial, report.metrics)
             return
         self._weighed = False
-        self._given.discard(task.number)
+        self._ended(task)
+        if self._was_crowded(task, report):
+            assert report.failure is not None
+            self._ledger.interrupted(trial, report.failure, False)
+            self._crowded.append(task.number)
+            return
         slow = None if trial.state in TERMINAL else slowness(trial, report, self.finished)
         self._ledger.end(trial, report, {"slow": slow} if slow else {})
         self._breaker.saw(self.trials[task.number], self.finished)
 
+    def _ended(self, task: Task) -> None:
+        """Nobody runs a trial any more."""
+        self._given.discard(task.number)
+        self._alone = None if self._alone == task.number else self._alone
+
+    def _was_crowded(self, task: Task, report: Report) -> bool:
+        """Whether a trial ran out of memory on a GPU that it shares: that says little of its network."""
+        shared = 0 < self.study.file.resources.gpus < 1 and not task.alone
+        return shared and report.failure is not None and report.failure.kind == "out_of_memory"
+
     def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
         """The process of a running trial is gone: the trial waits to go on from its last checkpoint, unless that has
         been tried often enough. ``counts``: whether it is the trial that may be to blame, not a node that was lost."""
-        self._given.discard(task.number)
+        self._ended(task)
         self._tries[task.number] += counts
         if self._tries[task.number] > self.study.file.faults.retries:
             self.take(task, Report(metrics={}, state="failed", failure=failure))

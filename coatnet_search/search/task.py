@@ -16,7 +16,7 @@ from coatnet_search.training.budget import Budget
 from coatnet_search.training.guard import Overrun
 from coatnet_search.training.loop import TrainingFailed
 
-_FRACTIONS = ("val_top1", "val_top5", "train_top1", "error")
+_FRACTIONS = ("val_top1", "val_top5", "val_balanced_accuracy", "train_top1", "error")
 _POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "latency_p95_ms", "peak_memory_mib",
              "params", "macs", "activations")  # fmt: skip
 
@@ -33,6 +33,7 @@ class Task:
     peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
     until: int | None = None  # pause after so many of the budget's epochs; None: train to the end
     measured: bool = False  # the device was measured when this trial began; it goes on from its checkpoint
+    alone: bool = False  # no other trial runs meanwhile: it ran out of memory on a GPU that others share
     recipe: Mapping[str, Any] = field(default_factory=dict)  # what replaces values of the study's recipe
 
     def to_dict(self) -> dict[str, Any]:

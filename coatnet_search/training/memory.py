@@ -35,8 +35,8 @@ def release(device: torch.device) -> None:
 
 def limit_share(device: torch.device, share: float) -> None:
     """Of a GPU that several trials share, this process takes no more than its part; a bound that it keeps by itself."""
-    if device.type == "cuda" and 0 < share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, device.index or 0)
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device.index or 0)
 
 
 def images_at_once(share: int, attempt: Callable[[int], object], device: torch.device, group: ProcessGroup) -> int:

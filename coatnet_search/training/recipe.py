@@ -51,10 +51,13 @@ class Recipe:
     micro_batch: int | Literal["auto"] = 0
     grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
     compile: bool = False  # by torch.compile
+    # classes of few images: all count alike by ``weights`` of the loss (which ``clip_norm`` weakens where a batch has
+    # few of their images), or by ``sampling`` as many images of each in an epoch
+    class_balance: Literal["none", "weights", "sampling"] = "none"
 
 
 AUTO: Literal["auto"] = "auto"
-LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile")
+LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile", "class_balance")
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

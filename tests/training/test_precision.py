@@ -1,5 +1,7 @@
 """In which precision a device trains and is measured, and that records of a CPU stay what they were."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -30,10 +32,20 @@ def test_automatic_precision_is_bfloat16_where_a_gpu_has_it(
     assert chosen_precision("auto", CPU) == "float32"
 
 
-def test_float32_on_a_gpu_is_not_rounded_and_the_record_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", True)
+@pytest.fixture
+def rounded() -> Iterator[None]:
+    """TF32 everywhere, as long as a test runs."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    yield
+    for backend, allowed in zip(backends, before, strict=True):
+        backend.allow_tf32 = allowed
 
+
+@pytest.mark.usefixtures("rounded")
+def test_float32_on_a_gpu_is_not_rounded_and_the_record_says_so() -> None:
     exact_float32(GPU)
 
     told = software(GPU)

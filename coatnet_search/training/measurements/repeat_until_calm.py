@@ -38,8 +38,8 @@ class Settled:
     def as_attributes(self) -> dict[str, Any]:
         """Plain values for a record: the conditions (of a GPU with its software), repeats, tries, the share waited."""
         conditions = self.measured.conditions
-        return {**asdict(conditions), **software(conditions.place), "repeats": self.measured.repeats, "tries": self.tries,
-                "waited": round(self.waited, 4), "disturbed": self.disturbed}  # fmt: skip
+        return {**asdict(conditions), **software(conditions.place), "repeats": self.measured.repeats,
+                "tries": self.tries, "waited": round(self.waited, 4), "disturbed": self.disturbed}  # fmt: skip
 
 
 def measure_calmly(name: str, model: nn.Module, arch: Arch, conditions: Conditions,
