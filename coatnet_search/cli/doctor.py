@@ -329,6 +329,10 @@ def _resources(study: Any) -> Iterator[Finding]:
             yield Finding(check=name, state="problem", found=f"a trial asks for {asked:g}, this machine has {have}",
                           mend=f"--set resources.{name}={have // resources.workers}, or run with --address of a "
                                "larger cluster")  # fmt: skip
+    if resources.gpus and gpus:
+        for text in importlib.import_module("coatnet_search.study.plan").gpu_warnings(study):
+            what, _, mend = text.rpartition("; ")
+            yield Finding(check="gpu memory", state="problem", found=what, mend=mend)
 
 
 def _server(uri: str | None) -> list[Finding]:

@@ -20,6 +20,7 @@ from coatnet_search.space.survey import Survey
 from coatnet_search.study.audit_trials import check_audit
 from coatnet_search.study.disk_needs import cache_bytes, checkpoint_bytes, existing, run_bytes
 from coatnet_search.study.feasible import check_feasible
+from coatnet_search.study.gpu_memory import Memory, training_memory
 from coatnet_search.study.sections import Resources
 from coatnet_search.study.spending import PLAN
 from coatnet_search.study.study import Study
@@ -93,6 +94,7 @@ class Plan:
     num_val: int | None
     num_classes: int
     training: Training | None
+    memory: Memory | None  # of the sampled network with the most activations; None where trials train on CPUs
     audit_trainings: int  # networks trained alone after the search
     audit: Training | None  # how long these take
     run_mib: float
@@ -132,6 +134,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     device = _device(study, warnings)
     middle = macs[len(macs) // 2][2]
     training = _training(study, middle, trials, work, shared, device, warnings)
+    memory = training_memory(study, archs, warnings)
     alone = audit_trainings(study, warnings)
     audited = audit_image_macs(study, alone, mean)
     audit = _training(study, middle, alone, audited, 0.0, device, warnings) if alone else None
@@ -156,6 +159,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         num_val=summary.num_val if summary else None,
         num_classes=study.space.file.num_classes,
         training=training,
+        memory=memory,
         audit_trainings=alone,
         audit=audit,
         run_mib=needed,
@@ -165,6 +169,14 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         data_note=summary.note if summary else None,
         data_findings=summary.findings if summary else (),
     )
+
+
+def gpu_warnings(study: Study) -> list[str]:
+    """What is too little of the GPU that is here for the study's networks; empty without one. Needs no data."""
+    warnings: list[str] = []
+    if study.file.equal_cost is None:
+        training_memory(study, _sampled(study)[0], warnings)
+    return warnings
 
 
 def keep_plan(plan: Plan, runs: Path = RUNS) -> Path | None:

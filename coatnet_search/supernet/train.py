@@ -130,7 +130,8 @@ class _SupernetRun(Run):
         row["partition"] = self.spec.partition
         row["updates"] = dict(self.updates)
         row["branch_updates"] = self.branch_updates()
-        row["conflict"] = {f"s{place}": sum(found) / len(found) for place, found in sorted(self.conflict.items())}
+        row["conflict"] = {f"s{place}": sum(found) / len(found) for place, found in sorted(self.conflict.items())
+                           if found}  # fmt: skip
         row["restored"] = list(self.restored)
         return row
 

@@ -96,15 +96,22 @@ def cluster(address: str | None) -> Iterator[None]:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
+    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again.
+
+    It is raised too, for another worker may not meet it and would wait for this one: Ray then ends all and starts them
+    again, and they find it written.
+    """
     context = ray_train.get_context()
     torch.set_num_threads(config["threads"] or max(1, usable_cores() // context.get_local_world_size()))
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     mistake = Path(config["out"]) / MISTAKE
+    if mistake.is_file():
+        return
     try:
         config["work"](config["asked"], ray_torch.get_device(), group)
     except (InputError, SetupError) as error:
         mistake.write_text(str(error), encoding="utf-8")
+        raise
     except TrainingFailed as error:
         if error.kind in ("nan", "out_of_memory"):
             mistake.write_text(str(error), encoding="utf-8")
