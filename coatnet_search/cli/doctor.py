@@ -20,6 +20,7 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 
 PACKAGE = "coatnet-search"
@@ -322,12 +323,16 @@ def _data(study: Any) -> Finding:
 def _resources(study: Any) -> Iterator[Finding]:
     resources = study.file.resources
     gpus = importlib.import_module("torch").cuda.device_count()
-    for name, each, have in (("cpus", resources.cpus, os.cpu_count() or 1), ("gpus", resources.gpus, gpus)):
+    for name, each, have in (("cpus", resources.cpus, usable_cores()), ("gpus", resources.gpus, gpus)):
         asked = each * resources.workers
         if asked > have:
             yield Finding(check=name, state="problem", found=f"a trial asks for {asked:g}, this machine has {have}",
                           mend=f"--set resources.{name}={have // resources.workers}, or run with --address of a "
                                "larger cluster")  # fmt: skip
+    if resources.gpus and gpus:
+        for text in importlib.import_module("coatnet_search.study.plan").gpu_warnings(study):
+            what, _, mend = text.rpartition("; ")
+            yield Finding(check="gpu memory", state="problem", found=what, mend=mend)
 
 
 def _server(uri: str | None) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.cache import cached
 from coatnet_search.data.decode import BACKGROUND, Inspected, image_hash, inspect
@@ -67,7 +67,7 @@ class Index:
 
 def parallel(one: Callable[[int], T], count: int) -> list[T]:
     """``one(0) .. one(count - 1)`` by a thread a core: Pillow decodes outside Python's lock."""
-    with quiet_decoder(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with quiet_decoder(), ThreadPoolExecutor(usable_cores()) as pool:
         blocks = range(0, count, BLOCK)
         return [item for begin in blocks for item in pool.map(one, range(begin, min(begin + BLOCK, count)))]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from coatnet_search.core.canonical import digest
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.data import DATASETS
@@ -233,7 +234,14 @@ def images_of(spec: "DataSpec", source: Source, index: Index, reading: Reading, 
     encoded = source.load()
     if isinstance(encoded, Pixels) or image_size is None:
         raise InputError(f"data set {spec.name!r}: too large for memory, and an image_size is needed to stream it")
-    return Streamed(encoded, index.numbers, reading, spec.workers)
+    return Streamed(encoded, index.numbers, reading, decoding_workers(spec))
+
+
+def decoding_workers(spec: "DataSpec") -> int:
+    """Processes that decode images for this one: as asked, or its share of the cores where a GPU does the training."""
+    if spec.workers is not None:
+        return spec.workers
+    return min(torch.get_num_threads(), usable_cores()) if torch.cuda.is_available() else 0
 
 
 @dataclass(frozen=True, kw_only=True)

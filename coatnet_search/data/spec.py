@@ -38,8 +38,9 @@ class DataSpec:
     """Column of parquet files that has the images; null: the one that can be meant."""
     label_column: Text | None = None
     """Column of parquet files that has the labels; null: the one that can be meant."""
-    workers: CountOrZero = 0
-    """Processes that decode images; 0: the training process does."""
+    workers: CountOrZero | None = None
+    """Processes that decode images; 0: the training process does. null: as many as the process has cores where there is
+    a GPU, else 0, as training itself takes the cores."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values. Keys that came after the first records are left out at their defaults, so that these do not

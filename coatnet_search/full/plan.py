@@ -24,7 +24,7 @@ from coatnet_search.data.source import utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.full.networks import Network, family_size, find_network
 from coatnet_search.training.budget import Budget
-from coatnet_search.training.recipe import Recipe, make_recipe, recipe_values, schedule, sizes_of
+from coatnet_search.training.recipe import AUTO, Recipe, make_recipe, recipe_values, schedule, sizes_of
 
 AT = "@"
 DEFAULT_SIDE = 224
@@ -197,10 +197,11 @@ def check(plan: Plan, device: torch.device, workers: int = 1) -> list[str]:
                              f"{data.in_channels}; convert the odd ones")  # fmt: skip
         steps = data.num_steps(stage.recipe.batch_size)
         schedule(stage.recipe, epochs=stage.recipe.epochs, steps_per_epoch=steps)
-        at_once = workers * (stage.recipe.micro_batch or 1)
+        micro = 0 if stage.recipe.micro_batch == AUTO else stage.recipe.micro_batch
+        at_once = workers * (micro or 1)
         if min(stage.recipe.batch_size, data.num_train) % at_once:
             raise InputError(f"recipe.batch_size: {min(stage.recipe.batch_size, data.num_train)} images do not divide "
-                             f"among {workers} workers in parts of {stage.recipe.micro_batch or 'any size'}; set "
+                             f"among {workers} workers in parts of {micro or 'any size'}; set "
                              "recipe.batch_size or recipe.micro_batch")  # fmt: skip
         if stage is plan.stages[0]:
             _, start = plan.network.started(plan.seeds[0], stage.recipe, plan.weights)

@@ -35,7 +35,7 @@ from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
 from coatnet_search.full.plan import Plan, Stage
 from coatnet_search.full.scores import Scores, over_seeds, score
-from coatnet_search.training.device import describe, device_id
+from coatnet_search.training.device import chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, MeasurementFailed
@@ -220,8 +220,7 @@ def _scores(plan: Plan, weights: Path, data: Data, device: torch.device) -> Scor
 
 def _autocast(plan: Plan, device: torch.device) -> AbstractContextManager[Any]:
     """The precision that the recipe trains with."""
-    chosen = plan.last.recipe.precision
-    bfloat16 = chosen == "bfloat16" or (chosen == "auto" and device.type == "cuda")
+    bfloat16 = chosen_precision(plan.last.recipe.precision, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
 
 
@@ -240,7 +239,8 @@ def _matrix(scores: Scores) -> dict[str, Any]:
 def _throughput(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
     """Images a second of inference, measured alone on the device; nothing where it cannot be measured."""
     model = _model(plan, stage_folder(out, plan.seeds[0], len(plan.stages)) / WEIGHTS).to(device)
-    asked = Conditions(device=str(device), threads=torch.get_num_threads())
+    asked = Conditions(device=str(device), threads=torch.get_num_threads(),
+                       precision=chosen_precision("auto", device))  # fmt: skip
     shape = plan.network.at(plan.last.image_size).shape
     try:
         found = measure_calmly("throughput", model, shape, asked, DeviceLock(device_id(device)).alone)

@@ -35,12 +35,13 @@ from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
-from coatnet_search.training.device import describe, device_id
+from coatnet_search.training.device import chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock, Watch, warn
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, check_compiler
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
+from coatnet_search.training.memory import limit_share, release
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
 from coatnet_search.training.scoring import NEVER_RECOGNISED, Scorer
@@ -120,6 +121,7 @@ class Evaluator:
         failure: Failure | None = None
         state: State = "done"
         self._never_recognised = []
+        limit_share(self.device, 1.0 if task.alone else self.study.file.resources.gpus)
         try:
             with Guard(self.study.allowance, waited=self._lock.waited_s) as guard:
                 with guard.working():
@@ -150,6 +152,7 @@ class Evaluator:
             state, failure = "refused", Failure(kind="limit", message=str(refused))
         except (Exception, SystemExit, Overrun) as error:  # a trial's fault ends the trial, never the search
             state, failure = "failed", failure_of(error)
+        release(self.device)
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=finite(final), state=state, failure=failure, device=describe(self.device),
                      timings=timings, attributes=attributes)  # fmt: skip
@@ -263,10 +266,14 @@ class Evaluator:
         names = self.study.file.measure
         if not names:
             return {}, {}
+        given = self.study.file.conditions
+        precision = chosen_precision(given.precision, self.device)
         asked = Conditions(device=str(self.device), threads=torch.get_num_threads(),
-                           **dataclasses.asdict(self.study.file.conditions))  # fmt: skip
+                           **{**dataclasses.asdict(given), "precision": precision})  # fmt: skip
         model = self._build(task)
         found = {name: measure_calmly(name, model, task.arch, asked, self._lock.alone) for name in names}
+        del model
+        release(self.device)  # the best batch size was sought where memory ends
         metrics = {name: value for one in found.values() for name, value in one.measured.metrics.items()}
         attributes: dict[str, Any] = {"conditions": {name: one.as_attributes() for name, one in found.items()}}
         if disturbed := [name for name, one in found.items() if one.disturbed]:

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import torch
 
 from coatnet_search.analysis.front import network_front
 from coatnet_search.core.checks import safe_name
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.load import write_regimes
 from coatnet_search.record.fold import RUNS, Event, Record, driver_lock, fold, hours_of, read_events, read_record
@@ -224,9 +224,9 @@ def _check_machine(study: Study) -> None:
     if resources.gpus * resources.workers > gpus:
         raise SetupError(f"a trial asks for {resources.gpus * resources.workers:g} GPUs and torch sees {gpus} on this "
                          "machine; set resources.gpus to 0 to run on CPUs, or name a cluster by --address")  # fmt: skip
-    if resources.cpus * resources.workers > (os.cpu_count() or 1):
+    if resources.cpus * resources.workers > usable_cores():
         raise SetupError(f"a trial asks for {resources.cpus * resources.workers:g} CPUs and this machine has "
-                         f"{os.cpu_count()}; change resources.cpus, or name a cluster by --address")  # fmt: skip
+                         f"{usable_cores()}; change resources.cpus, or name a cluster by --address")  # fmt: skip
 
 
 def _changed_code(events: Sequence[Event]) -> list[str]:

@@ -57,6 +57,8 @@ class Session:
         self._searches = study.file.equal_cost is None
         self._tries = Counter({trial.number: trial.tries for trial in trials if trial.number is not None})
         self._given: set[int] = set()  # the trials that are being run
+        self._crowded: deque[int] = deque()  # those that ran out of memory beside others, to be run alone
+        self._alone: int | None = None  # the one that runs alone
         if self._searches:
             self._too_large: list[Mapping[str, float | None]] = []
             self._problem = study.problem()
@@ -154,10 +156,20 @@ class Session:
         SetupError where it has none and nothing runs."""
         if self.stopping or self._spent or not self._has_disk():
             return None
+        if self._crowded or self._alone is not None:
+            return self._next_alone()
         task = self._next()
         if task is not None:
             self._given.add(task.number)
         return task
+
+    def _next_alone(self) -> Task | None:
+        """A trial that is to have a GPU to itself, once no other runs; none while it does."""
+        if self._given:
+            return None
+        self._alone = self._crowded.popleft()
+        self._given.add(self._alone)
+        return dataclasses.replace(self._task(self.trials[self._alone]), alone=True)
 
     def _next(self) -> Task | None:
         if self._waiting:
@@ -355,15 +367,30 @@ class Session:
             self._ledger.report(trial, report.metrics)
             return
         self._weighed = False
-        self._given.discard(task.number)
+        self._ended(task)
+        if self._was_crowded(task, report):
+            assert report.failure is not None
+            self._ledger.interrupted(trial, report.failure, False)
+            self._crowded.append(task.number)
+            return
         slow = None if trial.state in TERMINAL else slowness(trial, report, self.finished)
         self._ledger.end(trial, report, {"slow": slow} if slow else {})
         self._breaker.saw(self.trials[task.number], self.finished)
 
+    def _ended(self, task: Task) -> None:
+        """Nobody runs a trial any more."""
+        self._given.discard(task.number)
+        self._alone = None if self._alone == task.number else self._alone
+
+    def _was_crowded(self, task: Task, report: Report) -> bool:
+        """Whether a trial ran out of memory on a GPU that it shares: that says little of its network."""
+        shared = 0 < self.study.file.resources.gpus < 1 and not task.alone
+        return shared and report.failure is not None and report.failure.kind == "out_of_memory"
+
     def interrupted(self, task: Task, failure: Failure, counts: bool) -> None:
         """The process of a running trial is gone: the trial waits to go on from its last checkpoint, unless that has
         been tried often enough. ``counts``: whether it is the trial that may be to blame, not a node that was lost."""
-        self._given.discard(task.number)
+        self._ended(task)
         self._tries[task.number] += counts
         if self._tried_enough(self.trials[task.number]):
             self.take(task, Report(metrics={}, state="failed", failure=failure))

@@ -34,6 +34,7 @@ class Task:
     peer: str | None = None  # the label of the study's peer that is meant; ``arch`` then is its shape alone
     until: int | None = None  # pause after so many of the budget's epochs; None: train to the end
     measured: bool = False  # the device was measured when this trial began; it goes on from its checkpoint
+    alone: bool = False  # no other trial runs meanwhile: it ran out of memory on a GPU that others share
     recipe: Mapping[str, Any] = field(default_factory=dict)  # what replaces values of the study's recipe
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from coatnet_search.study.file import StudyFile
 from coatnet_search.study.study import PLACES, TRAINED_METRICS, Study
 from coatnet_search.training import measurements
 from coatnet_search.training.measurements import load_measurement
-from coatnet_search.training.recipe import make_recipe
+from coatnet_search.training.recipe import AUTO, make_recipe
 
 
 def check_names(study: Study, source: Document) -> None:
@@ -126,7 +126,7 @@ def _check_workers(study: Study, source: Document) -> None:
     if study.file.evaluate != "trained":
         raise source.error(where, f"nothing is trained in a trial with evaluate: {study.file.evaluate}; remove it")
     batch, at_once = study.recipe.batch_size, study.recipe.micro_batch
-    if not at_once or batch % (at_once * workers):
+    if at_once == AUTO or not at_once or batch % (at_once * workers):
         raise source.error(where, f"{workers} workers share a batch of {batch} in parts of recipe.micro_batch, which "
                            f"is what a BatchNorm sees, whoever trains; it is {at_once}, write a number that divides "
                            f"{batch / workers:g}")  # fmt: skip

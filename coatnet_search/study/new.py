@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import cost
 from coatnet_search.core.checks import safe_name
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.document import dump, one_line
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
@@ -242,7 +242,7 @@ def fitted(summary: Summary, images_per_s: float, at_once: int, batch_size: int)
 
 def _resources(device: str) -> tuple[float, float]:
     """CPUs and GPUs of one trial."""
-    return (1, 0) if device == "cpu" else (max(1, (os.cpu_count() or 1) // torch.cuda.device_count()), 1)
+    return (1, 0) if device == "cpu" else (max(1, usable_cores() // torch.cuda.device_count()), 1)
 
 
 def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import torch
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import cost
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import RUNS
 from coatnet_search.record.journal import record_path, write_json
@@ -20,6 +20,7 @@ from coatnet_search.space.survey import Survey
 from coatnet_search.study.audit_trials import check_audit
 from coatnet_search.study.disk_needs import cache_bytes, checkpoint_bytes, existing, run_bytes
 from coatnet_search.study.feasible import check_feasible
+from coatnet_search.study.gpu_memory import Memory, training_memory
 from coatnet_search.study.sections import Resources
 from coatnet_search.study.spending import PLAN
 from coatnet_search.study.study import Study
@@ -93,6 +94,7 @@ class Plan:
     num_val: int | None
     num_classes: int
     training: Training | None
+    memory: Memory | None  # of the sampled network with the most activations; None where trials train on CPUs
     audit_trainings: int  # networks trained alone after the search
     audit: Training | None  # how long these take
     run_mib: float
@@ -132,6 +134,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
     device = _device(study, warnings)
     middle = macs[len(macs) // 2][2]
     training = _training(study, middle, trials, work, shared, device, warnings)
+    memory = training_memory(study, archs, warnings)
     alone = audit_trainings(study, warnings)
     audited = audit_image_macs(study, alone, mean)
     audit = _training(study, middle, alone, audited, 0.0, device, warnings) if alone else None
@@ -156,6 +159,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         num_val=summary.num_val if summary else None,
         num_classes=study.space.file.num_classes,
         training=training,
+        memory=memory,
         audit_trainings=alone,
         audit=audit,
         run_mib=needed,
@@ -165,6 +169,14 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         data_note=summary.note if summary else None,
         data_findings=summary.findings if summary else (),
     )
+
+
+def gpu_warnings(study: Study) -> list[str]:
+    """What is too little of the GPU that is here for the study's networks; empty without one. Needs no data."""
+    warnings: list[str] = []
+    if study.file.equal_cost is None:
+        training_memory(study, _sampled(study)[0], warnings)
+    return warnings
 
 
 def keep_plan(plan: Plan, runs: Path = RUNS) -> Path | None:
@@ -220,7 +232,7 @@ def _range(values: list[int]) -> Range:
 def _device(study: Study, warnings: list[str]) -> str:
     """The device that is here for a trial; what the study asks for beyond that is a warning."""
     resources = study.file.resources
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     if resources.cpus * resources.workers > cores:
         warnings.append(f"resources.cpus is {resources.cpus:g}{_each(resources)} and this machine has {cores} "
                         "CPUs; `run` needs a larger machine or --address")  # fmt: skip
@@ -274,7 +286,7 @@ def _training(study: Study, arch: Arch, trials: int, work: float | None, shared:
 
 def trials_at_once(resources: Resources, gpus: float) -> tuple[int, int]:
     """How many trials this machine runs at once whose workers have ``gpus`` each, and the CPU threads of a worker."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     cpus, gpus = resources.cpus * resources.workers, gpus * resources.workers
     fits = [cores / cpus if cpus else math.inf, torch.cuda.device_count() / gpus if gpus else math.inf]
     smallest = min(fits)

@@ -16,7 +16,7 @@ from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.quantities import show
 from coatnet_search.study.lookup import load_arch
-from coatnet_search.training.device import describe, device_id
+from coatnet_search.training.device import chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.measurements.by_stage import stage_times
 from coatnet_search.training.measurements.conditions import Conditions, MeasurementFailed
@@ -78,8 +78,13 @@ def rows(subjects: list[Subject], device: str | None = None, counter: str = "tor
                 raise InputError(f"{one.name}: --counter {counter} counts this package's architectures alone")
             row |= {"macs": sum(macs_by_operator(one.arch, counter).values()), "counter": counter}
         if place:
-            row |= _measured(one, Conditions(device=str(place), batch_size=batch_size, threads=torch.get_num_threads()))
+            row |= _measured(one, _asked(place, batch_size))
         yield row
+
+
+def _asked(place: torch.device, batch_size: BatchSize) -> Conditions:
+    return Conditions(device=str(place), batch_size=batch_size, threads=torch.get_num_threads(),
+                      precision=chosen_precision("auto", place))  # fmt: skip
 
 
 def _device(name: str) -> torch.device:

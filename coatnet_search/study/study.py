@@ -117,8 +117,16 @@ class Study:
             "arch": network, "weights": weights, "budget": dataclasses.asdict(budget),
             "data": self._data_digest(),
             "recipe": recipe, "evaluator": evaluator,
-            "measure": self.file.measure, "conditions": dataclasses.asdict(self.file.conditions),
+            "measure": self.file.measure, "conditions": self._conditions,
         }, 16)  # fmt: skip
+
+    @property
+    def _conditions(self) -> dict[str, Any]:
+        """Those of measurements, as keys and RUNs have them: on a CPU ``auto`` is float32, as it was before there was
+        such a value."""
+        known = dataclasses.asdict(self.file.conditions)
+        plain = known["precision"] == "auto" and not self.file.resources.gpus
+        return {**known, "precision": "float32"} if plain else known
 
     @functools.cached_property
     def _weights(self) -> str:
@@ -201,7 +209,7 @@ class Study:
 
     def values(self) -> dict[str, Any]:
         """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
-        file = dataclasses.asdict(self.file) | {"data": self.file.data.to_dict()}
+        file = dataclasses.asdict(self.file) | {"data": self.file.data.to_dict(), "conditions": self._conditions}
         extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
             self.summary) else {}  # fmt: skip
         space = dataclasses.asdict(self.space.file)

@@ -116,6 +116,10 @@ class _SupernetRun(Run):
     def in_training(self) -> nn.Module:
         return self.model
 
+    def probe(self, images: Tensor, labels: Tensor, share: float) -> None:
+        for layout, known in self.schedule.layouts.items():
+            self._network(layout, known.largest, images, labels, share, None, 0.0, 1.0)
+
     # --- an epoch ----------------------------------------------------------------------------------------------------
 
     def epoch(self, epoch: int) -> Row:
@@ -126,7 +130,8 @@ class _SupernetRun(Run):
         row["partition"] = self.spec.partition
         row["updates"] = dict(self.updates)
         row["branch_updates"] = self.branch_updates()
-        row["conflict"] = {f"s{place}": sum(found) / len(found) for place, found in sorted(self.conflict.items())}
+        row["conflict"] = {f"s{place}": sum(found) / len(found) for place, found in sorted(self.conflict.items())
+                           if found}  # fmt: skip
         row["restored"] = list(self.restored)
         return row
 

@@ -1,6 +1,12 @@
-"""A torch device -> its name in records and tables, and its identity on this machine."""
+"""A torch device -> its name in records and tables, its identity on this machine, and the precisions that it has."""
+
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+
+NATIVE_BFLOAT16 = 8  # compute capability (Ampere) from which matrix products are in bfloat16; older cards emulate them
+DRIVER = Path("/sys/module/nvidia/version")
 
 
 def device_id(device: torch.device) -> str:
@@ -15,3 +21,31 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''})"
+
+
+def chosen_precision(
+    asked: Literal["auto", "float32", "bfloat16"], device: torch.device
+) -> Literal["float32", "bfloat16"]:
+    """What ``auto`` is on a device: bfloat16 on a GPU that has it natively, else float32."""
+    if asked != "auto":
+        return asked
+    native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= NATIVE_BFLOAT16
+    return "bfloat16" if native else "float32"
+
+
+def exact_float32(device: torch.device) -> None:
+    """float32 is float32 on a GPU: by default torch rounds it to TF32 in convolutions alone, which favours these."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def software(device: torch.device) -> dict[str, Any]:
+    """On a GPU what its speed depends on besides the network: TF32, and the versions of what runs it."""
+    if device.type != "cuda":
+        return {}
+    return {
+        "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32},
+        "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
+        "driver": DRIVER.read_text(encoding="ascii").strip() if DRIVER.is_file() else None,
+    }  # fmt: skip

@@ -26,9 +26,10 @@ from coatnet_search.data.batches import TRAIN_SAMPLE, Data
 from coatnet_search.training import checkpoint as checkpoints
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.checkpoint import Checkpoint
+from coatnet_search.training.memory import images_at_once, is_out_of_memory, probing
 from coatnet_search.training.prepare import called, in_memory_format, parameter_groups, prepared
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
-from coatnet_search.training.recipe import Recipe, recipe_values, schedule
+from coatnet_search.training.recipe import AUTO, Recipe, recipe_values, schedule
 from coatnet_search.training.scoring import NEVER_RECOGNISED, Scorer, SplitScores, StepGuard, class_weights
 
 FORWARD_SHARE = 1 / 3  # of what training on an image costs: looking at one
@@ -63,7 +64,8 @@ def train(
     ``val_top5``, ``val_balanced_accuracy`` and ``never_recognised`` (classes; see ``SplitScores``), ``lr`` (of the last
     step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
     averaged model, whose weights are in ``model`` at the end, and ``raw_val_loss``, ``raw_val_top1``, ``raw_val_top5``
-    of the weights themselves. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
+    of the weights themselves. ``micro_batch``, where a probe found it. Where images are decoded on the way,
+    ``loader_images_per_s`` is what the loader could
     give: images over the time that training waited for it.
 
     ``until``: the run ends after so many of the budget's epochs, with an evaluation; the schedule stays that of the
@@ -91,7 +93,7 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
         history = [dict(row) for row in found.history]
         yield from (dict(row) for row in history)
     for epoch in range(len(history) + 1, run.last + 1):
-        with _named_failures(run.recipe, run.side, run.device):
+        with named_failures(run):
             history.append(run.epoch(epoch))
         if checkpoint and run.group.first and run.is_kept(epoch):
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
@@ -114,18 +116,17 @@ def _save(folder: Path, state: Checkpoint, identity: checkpoints.Identity) -> No
 
 
 @contextlib.contextmanager
-def _named_failures(recipe: Recipe, side: int, device: torch.device) -> Iterator[None]:
+def named_failures(run: "Run") -> Iterator[None]:
     """What a device or a worker does to a run, as TrainingFailed with what to do."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
-            at_once = recipe.micro_batch or recipe.batch_size
+        if is_out_of_memory(error):
             raise TrainingFailed(
                 "out_of_memory",
-                f"{at_once} images of {side} pixels at once do not fit {device}; set "
-                f"recipe.micro_batch to fewer, the batch stays what it is: {text}",
+                f"{run.micro} images of {run.side} pixels at once do not fit {run.device}; set "
+                f"recipe.micro_batch to fewer (or auto), the batch stays what it is: {text}",
             ) from error
         if "DataLoader worker" in text:
             hint = "killed (out of memory, or a small /dev/shm?); try fewer data.workers"
@@ -147,16 +148,20 @@ class Run:
         self.rate = schedule(recipe, epochs=budget.epochs, steps_per_epoch=self.num_steps)
         self.side = budget.image_size or data.image_size
         self.model = prepared(model, recipe, device)
-        self.micro = self._micro_batch()
-        self.called = self.in_training()
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
-        )
         self.scorer = Scorer(recipe, data.num_classes, device, step_guard=step_guard, group=group)
         weighted = recipe.class_balance == "weights"
         self.class_weights = class_weights(data.labels[self.regime], data.num_classes).to(device) if weighted else None
+        self.called, self.micro = self.model, self._micro_batch()
+        self.probed = recipe.micro_batch == AUTO and device.type == "cuda"
+        if self.probed:
+            with named_failures(self):
+                self.micro = self._fitting()
+        self.called = self.in_training()
+        self.optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
+        )
 
     def steps_of_epoch(self) -> int:
         return self.data.num_steps(self.recipe.batch_size, len(self.regime))
@@ -168,11 +173,35 @@ class Run:
     def _micro_batch(self) -> int:
         """Images at once on this device. Raises InputError where the batch does not divide among workers and parts."""
         batch, workers = min(self.recipe.batch_size, len(self.regime)), self.group.size
-        micro = self.recipe.micro_batch or max(1, batch // workers)
+        asked = 0 if self.recipe.micro_batch == AUTO else self.recipe.micro_batch
+        micro = asked or max(1, batch // workers)
         if batch % (workers * micro) and batch == self.recipe.batch_size:
             raise InputError(f"recipe.batch_size: {batch} does not divide among {workers} workers that take {micro} "
                              "images at once; set recipe.batch_size or recipe.micro_batch")  # fmt: skip
         return micro
+
+    def _fitting(self) -> int:
+        """The images at once that fit the device, at most its share: a step is tried with made-up ones."""
+        if not self.data.images.streamed:
+            self.data.to(self.device)  # what will lie there all the time
+        weights = sum(parameter.nbytes for parameter in self.parameters)
+        held = weights * (3 if self.group.size > 1 else 2)  # moments, and what workers exchange gradients in
+        with self.step_guard(), probing(self.model, self.device, held):
+            return images_at_once(self.micro, self._attempt, self.device, self.group)
+
+    def _attempt(self, images: int) -> None:
+        """Trains on made-up images without an update, ``images`` at once of a whole share of a batch."""
+        self.micro, share = images, min(self.recipe.batch_size, len(self.regime)) // self.group.size
+        shown = torch.zeros(share, self.data.in_channels, self.side, self.side, device=self.device)
+        shown = shown.contiguous(memory_format=torch.channels_last)
+        held = shown + 0 if self.recipe.mixup else shown  # a blended batch lies beside the plain one
+        self.model.train()
+        labels = torch.zeros(images, dtype=torch.int64, device=self.device)
+        self.probe(held[:images], labels, 0.5 if self.recipe.mixup else 1.0)
+
+    def probe(self, images: Tensor, labels: Tensor, share: float) -> None:
+        """The largest gradients that a step computes at once."""
+        self.gradients(0, images, labels, share)
 
     def epoch(self, epoch: int) -> Row:
         """Trains and evaluates one epoch; torch's global generators are as before afterwards."""
@@ -196,6 +225,8 @@ class Run:
         }
         if self.data.images.streamed:
             row["loader_images_per_s"] = images / max(self.wait_s, 1e-9)
+        if self.probed:
+            row["micro_batch"] = self.micro
         return row
 
     def evaluates(self, epoch: int) -> bool:
@@ -337,6 +368,8 @@ class Run:
             state.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         in_memory_format(self.optimizer)
+        if self.probed and found.history:  # BatchNorm goes on to see what it saw, where that fits
+            self.micro = min(self.micro, int(found.history[-1].get("micro_batch", self.micro)))
 
     def check(self, losses: Tensor, epoch: int) -> None:
         """Raises TrainingFailed where a loss is not a number; one wait for the device."""

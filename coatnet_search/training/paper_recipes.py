@@ -1,7 +1,8 @@
 """The paper's recipes as data: a column a stage of training, and what each model size has of its own. No code.
 
 Source: CoAtNet, arXiv 2106.04803, appendix A.2. What a column does not say (optimiser moments, random resized crops in
-pre-training, BatchNorm's momentum 0.01, as in the authors' later code) is common to all. ``centre_crop`` is read as:
+pre-training, BatchNorm's momentum 0.01, as in the authors' later code) is common to all, and so is how much of a batch
+a device takes at once (``micro_batch``), which is a matter of its memory. ``centre_crop`` is read as:
 images are evaluated on their centre, cut from slightly larger ones (yes), or as a whole (no).
 """
 
@@ -25,11 +26,13 @@ def _depth(*rates: float, first: int) -> dict[str, Values]:
     return {f"coatnet-{first + place}": {"drop_path": rate} for place, rate in enumerate(rates)}
 
 
-_PRE = {"batch_size": 4096, "lr": 1e-3, "min_lr": 1e-5, "min_crop_area": 0.08, "bn_momentum": 0.01, "clip_norm": 1.0}
+_PRE = {"batch_size": 4096, "lr": 1e-3, "min_lr": 1e-5, "min_crop_area": 0.08, "bn_momentum": 0.01, "clip_norm": 1.0,
+        "micro_batch": "auto"}  # fmt: skip
 _FINE = {
     "epochs": 30, "batch_size": 512, "lr": 5e-5, "min_lr": 5e-5, "decay": "none", "warmup": 0.0, "warmup_unit": "steps",
     "weight_decay": 1e-8,
     "label_smoothing": 0.1, "clip_norm": 1.0, "ema": 0.9999, "bn_momentum": 0.01, "centre_crop": False,
+    "micro_batch": "auto",
 }  # fmt: skip
 _IMAGENET = {"randaugment_layers": 2, "randaugment_magnitude": 15, "mixup": 0.8}
 _WEAK = {"randaugment_layers": 2, "randaugment_magnitude": 5}

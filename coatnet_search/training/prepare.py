@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coatnet_search.core.errors import InputError
+from coatnet_search.training.device import exact_float32
 from coatnet_search.training.heap import keep_memory
 from coatnet_search.training.measurements.conditions import check_compiler
 from coatnet_search.training.process_group import ProcessGroup
@@ -20,6 +21,7 @@ Forward = Callable[[Tensor], Tensor]
 def prepared(model: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """The model on its device with the recipe's settings. Raises InputError where it cannot have one of them."""
     keep_memory(device)
+    exact_float32(device)
     model.to(device)
     if recipe.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -42,11 +42,13 @@ class Recipe:
     init: Literal["normal", "fan_in"] = "normal"  # of the weights: see ``build.initialise``
     ema: float = 0.0  # decay of the moving average that is evaluated; 0: none
     bn_momentum: float = 0.1  # of BatchNorm's statistics, in torch's sense: the weight of the new batch
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU, float32 on a CPU
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, else float32
     channels_last: bool = True
     # fields below came after the first records: see ``recipe_values``
     centre_crop: bool = True  # evaluate on the centre of images that were stored a little larger; false: on all of them
-    micro_batch: int = 0  # images at once on a device, their gradients added up to the batch's; 0: its whole share
+    # images at once on a device, their gradients added up to the batch's; 0: its whole share; auto: that on a CPU, and
+    # on a GPU its half, quarter, ... where the memory is too small, found by a probe and told in each epoch's row
+    micro_batch: int | Literal["auto"] = 0
     grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
     compile: bool = False  # by torch.compile
     # classes of few images: all count alike by ``weights`` of the loss (which ``clip_norm`` weakens where a batch has
@@ -54,6 +56,7 @@ class Recipe:
     class_balance: Literal["none", "weights", "sampling"] = "none"
 
 
+AUTO: Literal["auto"] = "auto"
 LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile", "class_balance")
 
 
@@ -64,6 +67,8 @@ def recipe_values(recipe: Recipe) -> dict[str, Any]:
     """
     defaults = {field.name: field.default for field in dataclasses.fields(Recipe)}
     values, named = dataclasses.asdict(recipe), RECIPES.get(recipe.name, recipe)
+    if named.micro_batch == AUTO:  # of the paper's recipes since there is such a value; it was 0 before
+        defaults["micro_batch"] = AUTO
     return {key: value for key, value in values.items()
             if key not in LATER or not value == getattr(named, key) == defaults[key]}  # fmt: skip
 
@@ -143,6 +148,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=0.0,
         flip=False,
         bn_momentum=0.01,
+        micro_batch=AUTO,
     ),
     **{name: _of_paper(name) for name in PAPER},
 }
@@ -207,6 +213,10 @@ def _of_size(name: str, model: str | None) -> Mapping[str, Any]:
 
 
 def _checked(key: str, kind: Any, given: Any) -> Any:
+    if key == "micro_batch":
+        if given == AUTO:
+            return AUTO
+        kind = int
     choices = typing.get_args(kind)
     if choices:
         return _expect(given in choices, key, f"one of {', '.join(choices)}", given)
@@ -232,7 +242,7 @@ def _check_together(recipe: Recipe) -> None:
         raise InputError(f"recipe.warmup: expected a share of the run below 1, got {recipe.warmup:g}; see warmup_unit")
     if recipe.randaugment_layers and not recipe.randaugment_magnitude:
         raise InputError("recipe.randaugment_magnitude: expected 1 to 30 where randaugment_layers is set, got 0")
-    if recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
+    if isinstance(recipe.micro_batch, int) and recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
         raise InputError(f"recipe.micro_batch: {recipe.micro_batch} does not divide recipe.batch_size, "
                          f"{recipe.batch_size}; every step takes the whole batch")  # fmt: skip
 

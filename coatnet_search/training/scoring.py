@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.batches import Batch
+from coatnet_search.training.device import chosen_precision
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
 
@@ -46,8 +47,7 @@ class Scorer:
         self.recipe, self.num_classes, self.device = recipe, num_classes, device
         self.step_guard, self.group = step_guard, group
         self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
-        bfloat16 = recipe.precision == "bfloat16" or (recipe.precision == "auto" and device.type == "cuda")
-        self.dtype = torch.bfloat16 if bfloat16 else None
+        self.dtype = torch.bfloat16 if chosen_precision(recipe.precision, device) == "bfloat16" else None
 
     def autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()

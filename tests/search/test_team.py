@@ -11,6 +11,7 @@ import pytest
 import torch
 from quickstarts import study
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import read_events, read_trials
 from coatnet_search.record.trial import Trial
@@ -101,7 +102,7 @@ def test_the_hours_of_all_workers_are_counted():
 def test_a_plan_knows_the_workers_of_a_trial():
     training = make_plan(load_study("quickstart", TWO)).training
 
-    assert (training.at_once, training.workers) == (max(1, (os.cpu_count() or 1) // 2), 2)
+    assert (training.at_once, training.workers) == (max(1, usable_cores() // 2), 2)
     assert training.hours == pytest.approx(training.device_hours / training.at_once / 2)
 
 

@@ -128,7 +128,7 @@ def test_what_is_not_here_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("steady")
 def test_a_trial_larger_than_the_machine_and_a_full_disk_are_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(planning, "usable_cores", lambda: 2)
     monkeypatch.setattr("shutil.disk_usage", lambda _path: type("Usage", (), {"free": 5 << 20})())
 
     plan = planned("resources.cpus=3")

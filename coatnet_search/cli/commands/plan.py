@@ -6,6 +6,7 @@ import dataclasses
 from coatnet_search.cli.commands.shared import checked_study, study_words
 from coatnet_search.core.quantities import show
 from coatnet_search.core.screen import Screen
+from coatnet_search.study.gpu_memory import Memory
 from coatnet_search.study.plan import Plan, Range, Training, keep_plan, layouts, make_plan
 
 
@@ -44,6 +45,8 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     again = f"; at most {plan.replicates} of them train again what is near the front" if plan.replicates else ""
     facts.append(("trials", f"{plan.trials}{epochs}{again}"))
     facts += _time(plan.training)
+    if plan.memory:
+        facts.append(("memory", _memory(plan.memory)))
     if plan.audit_trainings:
         facts += [
             ("audit", f"{plan.audit_trainings} trainings of networks alone, after the search"),
@@ -57,6 +60,15 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
 
 def _range(name: str, found: Range) -> str:
     return f"{show(name, found.min)} to {show(name, found.max)}, median {show(name, found.median)} (random networks)"
+
+
+def _memory(memory: Memory) -> str:
+    """What the largest network holds on a GPU while it trains."""
+    text = f"about {memory.held / 2**30:,.1f} GiB and {memory.image / 2**20:,.0f} MiB for each image at once"
+    if memory.images is None:
+        return f"{text}; a probe finds how many fit the GPU"
+    whole = (memory.held + memory.images * memory.image) / 2**30
+    return f"{text}: {whole:,.1f} GiB with {memory.images} (the largest of the networks above)"
 
 
 def _time(training: Training | None) -> list[tuple[str, str]]:

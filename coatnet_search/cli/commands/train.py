@@ -14,6 +14,7 @@ from coatnet_search.cli.commands.shared import torch_device
 from coatnet_search.core.errors import EXIT_DONE, InputError, SetupError
 from coatnet_search.core.quantities import show, show_difference
 from coatnet_search.core.screen import Screen, command
+from coatnet_search.data.load import decoding_workers
 from coatnet_search.full.compare import budget_words
 from coatnet_search.full.model_card import unrecognised
 from coatnet_search.full.networks import find_network
@@ -76,7 +77,7 @@ def _train(plan: Plan, out: Path, device: torch.device, given: argparse.Namespac
         screen.note(f"{given.workers} workers; the epochs so far are in {out / 'seed-N' / 'stage-N' / 'train.jsonl'}")
         train_distributed(plan, out, given.workers, gpus=device.type == "cuda", address=given.address)
         rows = [row for number in range(len(plan.stages)) for row in read_rows(out, plan.seeds[0], number + 1)]
-        if rows and (slow := slow_loader(rows[-1], plan.data.workers)):
+        if rows and (slow := slow_loader(rows[-1], decoding_workers(plan.data))):
             screen.warn(slow)
         return
     warned: set[str] = set()
@@ -87,7 +88,7 @@ def _train(plan: Plan, out: Path, device: torch.device, given: argparse.Namespac
         loss, accuracy, speed = (show(name, row[name]) for name in ("train_loss", "val_top1", "train_images_per_s"))
         screen.note(f"seed {seed}, {of}epoch {row['epoch']:.0f}/{stage.recipe.epochs}: training loss {loss}, "
                     f"validation accuracy {accuracy}, {speed}")  # fmt: skip
-        if not warned and (slow := slow_loader(row, plan.data.workers)):
+        if not warned and (slow := slow_loader(row, decoding_workers(plan.data))):
             warned.add(slow)
             screen.warn(slow)
 

@@ -20,12 +20,14 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train import torch as ray_torch
 from ray.train.torch import TorchTrainer
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.search.ray.last_words import last_words
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
 
 MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
+LET_GO = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"  # for workers that wait for one that ended; Ray's default is 30
 MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
 
 Work = Callable[[Any, torch.device, ProcessGroup], None]  # what is asked as plain values, a worker's device, its place
@@ -38,7 +40,7 @@ def on_workers(
     """``work(asked, device, group)`` on ``workers`` workers at once, one GPU each with ``gpus``.
 
     ``work`` keeps its checkpoints below ``out`` and goes on from them. ``threads``: of a worker; None: its share of
-    this machine's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
+    its node's cores. Raises SetupError where the cluster does not hold the workers, or they were lost more than
     ``max_failures`` times, InputError for what each of them would stumble over again.
     """
     out = out.resolve()
@@ -49,7 +51,7 @@ def on_workers(
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": work, "asked": asked, "out": str(out),
-                               "threads": threads or _threads(workers, gpus)},
+                               "threads": threads},
             scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus,
                                          resources_per_worker={"CPU": cpus, **({"GPU": 1} if gpus else {})}),
             run_config=RunConfig(name="workers", storage_path=str(out / "ray"),
@@ -80,13 +82,14 @@ def cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    os.environ.setdefault(LET_GO, "3")
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Ray's own deprecations
             ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR",
-                     **({} if address else {"include_dashboard": False, "num_cpus": os.cpu_count()}))  # fmt: skip
+                     **({} if address else {"include_dashboard": False, "num_cpus": usable_cores()}))  # fmt: skip
     except Exception as error:  # Ray raises plain ones too, such as of a node that did not start in time
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
@@ -97,21 +100,23 @@ def cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _threads(workers: int, gpus: bool) -> int:
-    """Threads of a worker: its share of this machine's cores where these do the work."""
-    return torch.get_num_threads() if gpus else max(1, (os.cpu_count() or 1) // workers)
-
-
 def _work(config: dict[str, Any]) -> None:
-    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again."""
-    torch.set_num_threads(config["threads"])
+    """What each worker does. A mistake of the user's is written down and ends the run: it would only come again.
+
+    It is raised too, for another worker may not meet it and would wait for this one: Ray then ends all and starts them
+    again, and they find it written.
+    """
     context = ray_train.get_context()
+    torch.set_num_threads(config["threads"] or max(1, usable_cores() // context.get_local_world_size()))
     group = ProcessGroup(context.get_world_rank(), context.get_world_size())
     mistake = Path(config["out"]) / MISTAKE
+    if mistake.is_file():
+        return
     try:
         config["work"](config["asked"], ray_torch.get_device(), group)
     except (InputError, SetupError) as error:
         mistake.write_text(str(error), encoding="utf-8")
+        raise
     except TrainingFailed as error:
         if error.kind in ("nan", "out_of_memory"):
             mistake.write_text(str(error), encoding="utf-8")

@@ -28,6 +28,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
+from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.trial import TERMINAL, Failure
 from coatnet_search.search.evaluate import Evaluator
@@ -115,7 +116,7 @@ def joined(address: str | None) -> Iterator[None]:
             ray.init(address=address, **options)
         else:
             # "local": without it Ray joins whichever cluster was last started on this machine
-            ray.init(address="local", include_dashboard=False, num_cpus=os.cpu_count(), **options)
+            ray.init(address="local", include_dashboard=False, num_cpus=usable_cores(), **options)
     except SetupError:
         raise
     except Exception as error:  # what does not start in time is a plain one

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.fold_norms import fold_norms
 from coatnet_search.core.errors import SetupError
+from coatnet_search.training.device import exact_float32
 from coatnet_search.training.heap import keep_memory
+from coatnet_search.training.memory import is_out_of_memory
 
 BATCH_SIZE = {"cpu": 32, "cuda": 256}  # where none is asked for
 Network = Callable[[Tensor], Tensor]
@@ -100,6 +102,7 @@ def images_of(arch: Arch, conditions: Conditions, batch_size: int, dtype: torch.
 @contextlib.contextmanager
 def inference(model: nn.Module, conditions: Conditions) -> Iterator[tuple[nn.Module, Network]]:
     """A copy of the model in eval mode as the conditions have it, and what is called to run it; gradients are off."""
+    exact_float32(conditions.place)
     keep_memory(conditions.place)  # as training has it, and whatever was measured before
     ready = fold_norms(model) if conditions.fold else copy.deepcopy(model)
     ready = ready.eval().to(dtype=conditions.dtype, memory_format=conditions.layout)  # type: ignore[call-overload]
@@ -140,10 +143,3 @@ def named_failures(arch: Arch, conditions: Conditions, batch_size: int) -> Itera
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise MeasurementFailed("compilation", f"compilation failed at {what}: {first.strip()[:200]}") from None
         raise
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of a GPU, or of the machine: the CPU's allocator has no exception of its own."""
-    if isinstance(error, MeasurementFailed):
-        return error.kind == "out_of_memory"
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

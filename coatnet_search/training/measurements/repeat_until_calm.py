@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.training.device import software
 from coatnet_search.training.measurements import load_measurement
 from coatnet_search.training.measurements.conditions import Conditions, Measured
 
@@ -35,9 +36,10 @@ class Settled:
     disturbed: bool
 
     def as_attributes(self) -> dict[str, Any]:
-        """Plain values for a record: the conditions, repeats, tries, the share waited."""
-        return {**asdict(self.measured.conditions), "repeats": self.measured.repeats, "tries": self.tries,
-                "waited": round(self.waited, 4), "disturbed": self.disturbed}  # fmt: skip
+        """Plain values for a record: the conditions (of a GPU with its software), repeats, tries, the share waited."""
+        conditions = self.measured.conditions
+        return {**asdict(conditions), **software(conditions.place), "repeats": self.measured.repeats,
+                "tries": self.tries, "waited": round(self.waited, 4), "disturbed": self.disturbed}  # fmt: skip
 
 
 def measure_calmly(name: str, model: nn.Module, arch: Arch, conditions: Conditions,

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.training.device import exact_float32
 from coatnet_search.training.measurements.conditions import (
     Conditions,
     Measured,
@@ -27,6 +28,7 @@ def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured:
     Weights are float32; ``bfloat16`` is autocast, as in training. Nothing is folded: BatchNorm learns.
     """
     conditions = replace(conditions, fold=False)
+    exact_float32(conditions.place)
     devices = [conditions.place] if conditions.place.type == "cuda" else []
     with threads(conditions.threads), torch.random.fork_rng(devices):  # stochastic depth draws
         at = _steps(model, arch, conditions)
