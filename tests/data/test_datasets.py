@@ -501,10 +501,10 @@ def test_drawn_crops_stay_inside_the_image():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_randaugment_operation_keeps_shape_and_range_and_identity_keeps_the_image(channels):
     images = torch.rand(2, channels, 16, 16, generator=generator(1)) * 255
-    change = RandAugment(1, 15, 2, generator(0))
+    change = RandAugment(1, 15, 2, generator(0), batch=2)
 
     for number, name in enumerate(OPERATIONS):
-        change.operations[:] = number
+        change.layers = [change.layer(torch.full((2,), number), torch.tensor([1, -1]))]
         result = change(images, 0, 2)
         assert result.shape == images.shape, name
         assert result.isfinite().all(), name
