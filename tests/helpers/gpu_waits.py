@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -65,4 +66,4 @@ def of_training(**recipe: object) -> list[int]:
 if __name__ == "__main__":
     plain = of_training()
     augmented = of_training(randaugment_layers=2, randaugment_magnitude=15, mixup=0.2, ema=0.9)
-    print(json.dumps({"plain": plain, "augmented": augmented}))
+    sys.stdout.write(json.dumps({"plain": plain, "augmented": augmented}) + "\n")
