@@ -60,8 +60,10 @@ class RandAugment:
         order = key.argsort(stable=True)
         sizes = key.bincount(minlength=(len(group) // self.batch + 1) * len(GROUPS)).view(-1, len(GROUPS))
         operations, signs = operations[order], signs[order]
-        parts = (order % self.batch, 1 + 0.9 * self.strength * signs, _thetas(operations, signs * self.strength))
-        return _Layer(*(part.to(self.device) for part in parts), ends=sizes.cumsum(1).tolist())
+        places, factors = order % self.batch, 1 + 0.9 * self.strength * signs
+        theta = _thetas(operations, signs * self.strength)
+        places, factors, theta = (part.to(self.device) for part in (places, factors, theta))
+        return _Layer(places, factors, theta, sizes.cumsum(1).tolist())
 
     def __call__(self, images: Tensor, begin: int, end: int) -> Tensor:
         """Float (B, C, S, S) in 0..255 -> the same; ``begin`` is a multiple of ``batch``."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from coatnet_search.core.checks import COMPILE
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.training.paper_recipes import PAPER
 
@@ -48,7 +49,7 @@ class Recipe:
     centre_crop: bool = True  # evaluate on the centre of images that were stored a little larger; false: on all of them
     micro_batch: int = 0  # images at once on a device, their gradients added up to the batch's; 0: its whole share
     grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
-    compile: bool = False  # by torch.compile
+    compile: bool | Literal["graphs"] = False  # off, or default (true): by torch.compile; graphs: and as CUDA graphs
 
 
 LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile")
@@ -204,6 +205,10 @@ def _of_size(name: str, model: str | None) -> Mapping[str, Any]:
 
 
 def _checked(key: str, kind: Any, given: Any) -> Any:
+    if key == "compile":
+        if isinstance(given, bool):
+            return given
+        return COMPILE[_expect(isinstance(given, str) and given in COMPILE, key, f"one of {', '.join(COMPILE)}", given)]
     choices = typing.get_args(kind)
     if choices:
         return _expect(given in choices, key, f"one of {', '.join(choices)}", given)
@@ -232,6 +237,8 @@ def _check_together(recipe: Recipe) -> None:
     if recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
         raise InputError(f"recipe.micro_batch: {recipe.micro_batch} does not divide recipe.batch_size, "
                          f"{recipe.batch_size}; every step takes the whole batch")  # fmt: skip
+    if recipe.compile == "graphs" and recipe.grad_checkpointing:
+        raise InputError("recipe.compile: graphs cannot be captured with recipe.grad_checkpointing; write default")
 
 
 def schedule(recipe: Recipe, *, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
