@@ -1,27 +1,29 @@
-"""How well curves are extrapolated: published learning curves, split as their file splits them and by six noisy points.
+"""How well curves are extrapolated and ordered: exact ones, simulated ones, published ones, and tables of decisions.
 
-    python benchmarks/curve_fits.py learning_curves/               # every table
-    python benchmarks/curve_fits.py learning_curves/ --calibrate   # and the table that the package ships
+    python benchmarks/curve_fits.py --exact                      # curves without noise: is the truth followed?
+    python benchmarks/curve_fits.py --simulated 12               # so many curves a form and cell of noise and seeds
+    python benchmarks/curve_fits.py --decisions lcdb_development.parquet --every 4
+    python benchmarks/curve_fits.py --published development.csv --every 4
+    python benchmarks/curve_fits.py --chinchilla chinchilla_points.csv
 
-The folder holds CSV files of curves (columns group, curve, x, loss or error; family and fit where known) and, for the
-last table, ``chinchilla_points.csv`` (params, flops, loss). Errors are of log loss.
+What each constant of the prediction was chosen on stands beside it (``curves/posterior.py``, ``curves/arms.py``).
+Errors are of log error or log loss.
 
-(a) Forms fitted to the rows with fit = 1, scored by the root mean square on the rest, beside a log-log line through the
-last octave; intervals of differences by a bootstrap over curves (paired) and over groups.
-(b) Six points a curve, about even in log x over at most 64-fold, each with log-normal noise, the last of them the
-factor before the curve's end, which is predicted. ``coverage`` is of the 90 % interval, widened by what the other
-groups ask for. Pairs of one group at their common end: the Brier score of P(A < B) and the regret of choosing the one
-that is expected to be better, in log loss. Baselines choose by the last value or by a log-log line through the last
-octave (two points at least); their probability is 0 or 1 (hard), or that of a normal error as large as theirs in the
-other groups (normal).
+--simulated: six sizes over a factor of 32, log-normal noise. ``inside`` is the share of truths in the 90 % interval at
+2, 4, 8 and 16 times the last size; ``width`` that of the interval of the log, beside that of a fit of the form that the
+curve has (``known``; a curve of a shifted form has none).
+--decisions: per data set with a largest size T of 1,000 or more and for f = 2, 4, 8, 16, the last six sizes up to T / f
+with three seeds, arms that have all of them (five or more); the truth is the mean error at T. ``right`` is the share of
+pairs in the right order (a tie is wrong; ``halves`` counts it as a half), ``regret`` what the choice costs. Baselines:
+the largest run, and each arm's own line through its last four sizes; their probabilities are of a normal error of the
+size that is best for them on this very table.
+--published: curves of a file (family, group, curve, x, loss, fit): the root mean square on the rows with fit = 0, and
+six points with 1 % of noise before a factor of 2 to 16.
 """
 
 import argparse
-import itertools
-import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -29,269 +31,217 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from coatnet_search.core.errors import InputError
-from coatnet_search.curves import FORMS, compare, load_form
-from coatnet_search.curves.calibration import BOUND_SCORE, CORE_SCORE, FILE, NONE, Calibration, published_calibration
 from coatnet_search.curves.fitting import fit_form
 from coatnet_search.curves.predict import fit_curve, fit_curves
 from coatnet_search.curves.summary import Curve
 
-FACTORS = (2.0, 4.0, 8.0, 16.0)
-NOISES = (0.003, 0.01, 0.03)  # of the calibration; the tables print the one that --noise names
-NUM_POINTS, SPAN, LEAST_SPAN = 6, 64.0, 4.0
-MOST_PAIRS, PAIR_DRAWS = 12, 500  # pairs of one group at one factor, and the draws of each
-ASKED = {0.9: 0.94, 0.5: 0.5}  # of calibrated intervals: groups differ, and the next curves are of none of these
-POINTS_FILE = "chinchilla_points.csv"
+FACTORS = np.array([2.0, 4.0, 8.0, 16.0])
+Law = Callable[[np.ndarray], np.ndarray]
+
+EXACT: dict[str, Law] = {  # of t = x / last x
+    "power .35": lambda t: 0.25 * t**-0.35,
+    "power .15": lambda t: 0.3 * t**-0.15,
+    "power .6": lambda t: 0.1 * t**-0.6,
+    "power 1": lambda t: 0.05 * t**-1.0,
+    "floor .1 of last": lambda t: 0.02 + 0.18 * t**-0.4,
+    "floor .2 of last": lambda t: 0.05 + 0.2 * t**-0.25,
+    "floor .3 of last": lambda t: 0.06 + 0.14 * t**-0.5,
+    "floor .5 of last": lambda t: 0.1 + 0.1 * t**-0.7,
+    "levels off, no floor": lambda t: 0.2 * ((1 / t + 0.5) / 1.5) ** 0.5,
+    "slow start": lambda t: 0.2 * ((t + 0.2) / 1.2) ** -0.6,
+}
 
 
-@dataclass(frozen=True)
-class Known:
-    """A published curve: x ascending and distinct, y, and which rows a form may see."""
-
-    family: str
-    group: str
-    name: str
-    x: np.ndarray
-    y: np.ndarray
-    fit: np.ndarray
-
-    def at(self, x: float) -> float:
-        return float(np.interp(np.log(x), np.log(self.x), np.log(self.y)))
-
-
-def read_curves(path: Path) -> list[Known]:
-    files = sorted(file for file in path.glob("*.csv") if file.name != POINTS_FILE) or [path]
-    found = []
-    for file in files:
-        table = pd.read_csv(file).rename(columns={"error": "loss"})
-        table = table.assign(
-            **{name: value for name, value in (("family", file.stem), ("fit", 1)) if name not in table}
-        )
-        for (family, group, name), rows in table.groupby(["family", "group", "curve"], sort=True):
-            rows = rows.groupby("x", as_index=False).agg(loss=("loss", "mean"), fit=("fit", "min")).sort_values("x")
-            found.append(Known(family, group, name, rows.x.values, rows.loss.values, rows.fit.values.astype(bool)))
-    return found
+def exact() -> pd.DataFrame:
+    """Median over truth, and whether the truth is inside."""
+    x, rows = np.array([1000.0, 2000, 4000, 8000, 16000]), {}
+    for name, law in EXACT.items():
+        found = fit_curve(x, law(x / x[-1])).predict(FACTORS * x[-1])
+        truth = law(FACTORS)
+        inside = (found.low <= truth) & (truth <= found.high)
+        rows[name] = {
+            **{f"ratio {f:g}x": round(r, 4) for f, r in zip(FACTORS, found.value / truth, strict=True)},
+            "inside": inside.tolist(),
+            "width 16x": round(float(np.log(found.high[-1] / found.low[-1])), 3),
+        }
+    return pd.DataFrame(rows).T
 
 
-def six(curve: Known, factor: float, noise: float, end: float | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-    """x and noisy y of the six points before end / factor, or None where the curve has not as many."""
-    places = list(np.flatnonzero(curve.x <= (end or curve.x[-1]) / factor * 1.0001))
-    if len(places) < NUM_POINTS:
+# --- simulated curves -------------------------------------------------------------------------------------------------
+
+FORMS = {"power": "power", "floor": "floor", "shifted": None, "broken": "broken"}
+RELATIVE = np.array([1.0, 2, 4, 8, 16, 32]) / 32
+
+
+def law_of(form: str, rng: np.random.Generator) -> Law:
+    """A curve of this form; a shifted one begins slowly or levels off; a break may lie in what is seen or beyond."""
+    c, last = rng.uniform(0.15, 0.7), rng.uniform(0.1, 0.3)
+    if form == "power":
+        return lambda t: last * t**-c
+    if form == "floor":
+        floor = rng.uniform(0.05, 0.6)
+        return lambda t: last * (floor + (1 - floor) * t**-c)
+    if form == "shifted":
+        if rng.random() < 0.5:
+            g = np.exp(rng.uniform(-4, 0))
+            return lambda t: last * ((1 / t + g) / (1 + g)) ** c
+        d = np.exp(rng.uniform(-3, 0))
+        return lambda t: last * ((t + d) / (1 + d)) ** -c
+    after, d, f = rng.uniform(0.1, 0.7), np.exp(rng.uniform(-2.5, 1.0)), rng.uniform(0.1, 0.7)
+    return lambda t: last * t**-c * ((1 + (t / d) ** (1 / f)) / (1 + d ** (-1 / f))) ** (-(after - c) * f)
+
+
+def simulated(count: int, noises: list[float]) -> pd.DataFrame:
+    rows = []
+    for noise in noises:
+        for seeds in (1, 2, 5):
+            for place, (form, known) in enumerate(FORMS.items()):
+                for i in range(count):
+                    rng = np.random.default_rng([11, place, i, seeds, int(noise * 1000)])
+                    law = law_of(form, rng)
+                    x = np.repeat(RELATIVE * 32_000, seeds)
+                    y = law(x / 32_000) * np.exp(noise * rng.standard_normal(len(x)))
+                    labels = [f"{i}" for i in range(len(x))]
+                    found = fit_curve(x, y, labels).predict(FACTORS * 32_000)
+                    row = {"noise": noise, "seeds": seeds, "form": form}
+                    truth = law(FACTORS)
+                    row.update({f"inside {f:g}": i for f, i in
+                                zip(FACTORS, (found.low <= truth) & (truth <= found.high), strict=True)})  # fmt: skip
+                    row.update(
+                        {f"width {f:g}": w for f, w in zip(FACTORS, np.log(found.high / found.low), strict=True)}
+                    )
+                    if known:
+                        own = fit_curve(x, y, labels, form=known).predict(FACTORS * 32_000)
+                        row.update({f"known {f:g}": w for f, w in
+                                    zip(FACTORS, np.log(own.high / own.low), strict=True)})  # fmt: skip
+                    rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def show_simulated(rows: pd.DataFrame) -> None:
+    inside, width, known = ([f"{name} {f:g}" for f in FACTORS] for name in ("inside", "width", "known"))
+    print("inside, over four forms\n" + rows.groupby(["noise", "seeds"])[inside].mean().round(2).to_string())
+    print("inside, by form and noise\n" + rows.groupby(["form", "noise"])[inside].mean().round(2).to_string())
+    both = rows[rows["form"].map(FORMS).notna()]
+    groups = both.groupby(["noise", "seeds"])
+    ratio = groups[width].mean().to_numpy() / groups[known].mean()
+    print("mean width beside that of a fit that knows the form\n" + ratio.round(2).to_string())
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def cases(path: Path) -> Iterator[tuple[int, np.ndarray, float, list[str], np.ndarray, np.ndarray]]:
+    """(factor, sizes, T, arms, errors (arms, sizes, seeds), truth (arms,)) of each data set and factor."""
+    table = pd.read_parquet(path)
+    for _, rows in table.groupby("dataset"):
+        top = float(rows["x"].max())
+        if top < 1000:
+            continue
+        names = ["error_mean", *(name for name in rows if name.startswith("seed") and name != "seeds")]
+        grids = [rows.pivot(index="arm", columns="x", values=name) for name in names]
+        for factor in FACTORS.astype(int):
+            sizes = [x for x in grids[0].columns if x <= top / factor][-6:]
+            stack = np.stack([grid[sizes].to_numpy(dtype=float) for grid in grids[1:]], axis=2)
+            truth = grids[0][top].to_numpy(dtype=float)
+            keep = np.isfinite(stack).all(axis=(1, 2)) & np.isfinite(truth)
+            if keep.sum() >= 5 and len(sizes) >= 3:
+                arms = [str(arm) for arm in grids[0].index[keep]]
+                yield factor, np.array(sizes, float), top, arms, stack[keep], truth[keep]
+
+
+def decisions(path: Path, every: int) -> pd.DataFrame:
+    rows = []
+    for number, (factor, x, top, arms, errors, truth) in enumerate(cases(path)):
+        if number // len(FACTORS) % every:
+            continue
+        seeds = errors.shape[2]
+        labels = [f"seed {i}" for i in range(seeds)] * len(x)
+        given = [Curve(arm, np.repeat(x, seeds), np.maximum(each, 1e-3).ravel(), labels)
+                 for arm, each in zip(arms, errors, strict=True)]  # fmt: skip
+        try:
+            samples = fit_curves(given).predict([top], beyond=True)[:, :, 0]
+        except ValueError as error:
+            print(f"# refused, not in the table: {error}")
+            continue
+        low, high = np.quantile(samples, [0.05, 0.95], axis=0)
+        a, b = np.triu_indices(len(truth), 1)
+        a, b = a[truth[a] != truth[b]], b[truth[a] != truth[b]]
+        won = truth[a] < truth[b]
+        chance = (samples[:, a] < samples[:, b]).mean(axis=0)
+        logs = np.log(np.maximum(errors.mean(axis=2), 1e-3))
+        last = logs[:, -1]
+        line = np.array([np.polyval(np.polyfit(np.log(x[-4:]), each[-4:], 1), np.log(top)) for each in logs])
+        row = {"factor": factor, "right": right(np.log(samples).mean(axis=0), truth, a, b),
+               "brier": float(((chance - won) ** 2).mean()),
+               "regret": truth[(samples - samples.min(axis=1, keepdims=True)).mean(axis=0).argmin()] - truth.min(),
+               "inside": float(((low <= truth) & (truth <= high)).mean())}  # fmt: skip
+        for name, scores in (("largest", last), ("line", line)):
+            row[f"{name} right"] = right(scores, truth, a, b)
+            row[f"{name} halves"] = right(scores, truth, a, b, tie=0.5)
+            row[f"{name} regret"] = truth[scores.argmin()] - truth.min()
+            for sd in SPREADS:
+                row[f"{name} {sd:.3f}"] = float(((norm.cdf((scores[b] - scores[a]) / sd) - won) ** 2).mean())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+SPREADS = np.geomspace(0.02, 1.5, 16)
+
+
+def right(scores: np.ndarray, truth: np.ndarray, a: np.ndarray, b: np.ndarray, tie: float = 0.0) -> float:
+    gap = scores[a] - scores[b]
+    return float(np.where(gap == 0, tie, np.sign(gap) == np.sign(truth[a] - truth[b])).mean())
+
+
+def show_decisions(rows: pd.DataFrame) -> None:
+    means = rows.groupby("factor").mean()
+    for name in ("largest", "line"):
+        means[f"{name} brier"] = means[[f"{name} {sd:.3f}" for sd in SPREADS]].min(axis=1)
+    columns = ["right", "largest right", "largest halves", "line right", "brier", "largest brier", "line brier",
+               "regret", "largest regret", "line regret", "inside"]  # fmt: skip
+    print(means[columns].assign(cases=rows.groupby("factor").size()).round(4).to_string())
+
+
+# --- published curves -------------------------------------------------------------------------------------------------
+
+
+def published(path: Path, every: int) -> None:
+    split, six = [], []
+    for number, ((family, _, name), rows) in enumerate(pd.read_csv(path).groupby(["family", "group", "curve"])):
+        if family != "width" and number % every:
+            continue
+        rows = rows.groupby("x", as_index=False).agg(y=("loss", "mean"), fit=("fit", "min"))
+        x, y, fit = rows["x"].to_numpy(dtype=float), rows["y"].to_numpy(), rows["fit"].to_numpy(dtype=bool)
+        if (~fit).any():
+            begin = time.perf_counter()
+            value = fit_curve(x[fit], y[fit]).predict(x[~fit], beyond=True).value
+            error = float(np.sqrt(np.mean(np.log(value / y[~fit]) ** 2)))
+            split.append({"family": family, "rmse": error, "seconds": time.perf_counter() - begin})
+        for factor in FACTORS:
+            chosen = six_points(x, factor)
+            if chosen is not None:
+                rng = np.random.default_rng([crc32(str(name).encode()), int(factor)])
+                noisy = y[chosen] * np.exp(0.01 * rng.standard_normal(len(chosen)))
+                found = fit_curve(x[chosen], noisy).predict(x[-1:], beyond=True)
+                six.append({"family": family, "factor": factor, "error": abs(np.log(found.value[0] / y[-1])),
+                            "inside": found.low[0] <= y[-1] <= found.high[0],
+                            "last value": abs(np.log(noisy[-1] / y[-1]))})  # fmt: skip
+    print("held-out rows\n" + pd.DataFrame(split).groupby("family").agg(["size", "mean"]).round(4).to_string())
+    print("six points, 1 % noise\n" + pd.DataFrame(six).groupby(["family", "factor"]).mean().round(3).to_string())
+
+
+def six_points(x: np.ndarray, factor: float) -> list[int] | None:
+    """Places of six points before the end / factor, about even in log x over at most 64-fold."""
+    places = list(np.flatnonzero(x <= x[-1] / factor * 1.0001))
+    if len(places) < 6:
         return None
-    last = curve.x[places[-1]]
-    chosen = []
-    for wanted in np.geomspace(last, max(curve.x[0], last / SPAN), NUM_POINTS):
-        chosen.append(min(places, key=lambda place: abs(np.log(curve.x[place] / wanted))))
+    last, chosen = x[places[-1]], []
+    for wanted in np.geomspace(last, max(x[0], last / 64), 6):
+        chosen.append(min(places, key=lambda place: abs(np.log(x[place] / wanted))))
         places.remove(chosen[-1])
     chosen.sort()
-    x = curve.x[chosen]
-    if x[-1] / x[0] < LEAST_SPAN:
-        return None
-    rng = np.random.default_rng([crc32(curve.name.encode()), int(factor), int(noise * 1e6)])
-    return x, curve.y[chosen] * np.exp(noise * rng.standard_normal(NUM_POINTS))
-
-
-def octave_line(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarray:
-    """Log y at x_new by a log-log line through the points of the last octave, two at least."""
-    use = (x >= x[-1] / 2.001) | (np.arange(len(x)) >= len(x) - 2)
-    return np.polyval(np.polyfit(np.log(x[use]), np.log(y[use]), 1), np.log(x_new))
-
-
-# (a) the split of the file
-
-
-def split_rows(curves: Sequence[Known]) -> pd.DataFrame:
-    """A row a curve: the error of each form, of the default predictor and of the line; seconds of the default."""
-    rows = []
-    for curve in curves:
-        x, y, x_new, truth = curve.x[curve.fit], curve.y[curve.fit], curve.x[~curve.fit], np.log(curve.y[~curve.fit])
-        if len(x_new) == 0 or len(x) < 2:
-            continue
-        row = {"family": curve.family, "group": curve.group, "last octave": octave_line(x, y, x_new)}
-        begin = time.perf_counter()
-        row["default"] = np.log(fit_curve(x, y).predict(x_new, beyond=True).value)
-        seconds = time.perf_counter() - begin
-        for name in FORMS:
-            form = load_form(name)
-            if len(form.columns) == 1:
-                enough = len(x) >= form.min_sizes
-                row[name] = (
-                    np.log(fit_form(name, x, y, weights=x / x[-1]).value(x_new)) if enough else row["last octave"]
-                )
-        scores = {key: np.sqrt(np.mean((v - truth) ** 2)) if isinstance(v, np.ndarray) else v for key, v in row.items()}
-        rows.append({**scores, "seconds": seconds})
-    return pd.DataFrame(rows)
-
-
-def split_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean errors by family, and the default less the line with 95 % intervals over curves and over groups."""
-    lines = {}
-    for family, part in rows.groupby("family"):
-        gap = (part["default"] - part["last octave"]).values
-        low, high = interval([gap[i : i + 1] for i in range(len(gap))])
-        group_low, group_high = interval([gap[part.group.values == group] for group in part.group.unique()])
-        means = part.drop(columns=["family", "group", "seconds"]).mean().round(4).to_dict()
-        lines[family] = {
-            "curves": len(part),
-            **means,
-            "gap": f"{gap.mean():+.4f}",
-            "by curves": f"[{low:+.4f}, {high:+.4f}]",
-            "by groups": f"[{group_low:+.4f}, {group_high:+.4f}]",
-            "slowest s": round(part.seconds.max(), 2),
-        }
-    return pd.DataFrame(lines)
-
-
-def interval(clusters: Sequence[np.ndarray], repeats: int = 2000) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the mean, clusters drawn with replacement."""
-    rng = np.random.default_rng(0)
-    sums, counts = np.array([part.sum() for part in clusters]), np.array([len(part) for part in clusters])
-    drawn = rng.integers(len(clusters), size=(repeats, len(clusters)))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-# (b) six noisy points
-
-
-def single_rows(curves: Sequence[Known], noise: float) -> pd.DataFrame:
-    """A row a curve and factor: signed errors at the end, and ``needed`` and ``needed half``, the factors by which the
-    unwidened 90 % and 50 % intervals would have to grow to hold the truth."""
-    rows = []
-    for factor, curve in itertools.product(FACTORS, curves):
-        points = six(curve, factor, noise)
-        if points is None:
-            continue
-        x, y = points
-        end, truth = curve.x[-1:], np.log(curve.y[-1])
-        fit = fit_curve(x, y, calibration=NONE)
-        low, value, high = np.log(interval_of(fit, end, 0.9))
-        lower, _, upper = np.log(interval_of(fit, end, 0.5))
-        side, inner = (high - value, upper - value) if truth > value else (value - low, value - lower)
-        rows.append(
-            {
-                "factor": factor, "noise": noise, "family": curve.family, "group": curve.group, "curve": curve.name,
-                "distance": end[0] / x[-1], "error": value - truth, "last value": np.log(y[-1]) - truth,
-                "last octave": octave_line(x, y, end)[0] - truth, "needed": abs(truth - value) / max(side, 1e-9),
-                "needed half": abs(truth - value) / max(inner, 1e-9), "width": high - low,
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def interval_of(fit, x_new: np.ndarray, level: float) -> tuple[float, float, float]:  # type: ignore[no-untyped-def]
-    predicted = fit.predict(x_new, level, beyond=True)
-    return float(predicted.low[0]), float(predicted.value[0]), float(predicted.high[0])
-
-
-def pair_rows(curves: Sequence[Known], noise: float) -> pd.DataFrame:
-    """A row a pair and factor: standardised places of both truths, samples of the gap's building blocks, baselines."""
-    rows = []
-    for factor in FACTORS:
-        for group in sorted({curve.group for curve in curves}):
-            members = [curve for curve in curves if curve.group == group]
-            pairs = list(itertools.combinations(members, 2))
-            np.random.default_rng(crc32(group.encode())).shuffle(pairs)
-            made = (pair_row(a, b, factor, noise) for a, b in pairs)
-            rows += list(itertools.islice((row for row in made if row), MOST_PAIRS))
-    return pd.DataFrame(rows)
-
-
-def pair_row(a: Known, b: Known, factor: float, noise: float) -> dict | None:  # type: ignore[type-arg]
-    end = min(a.x[-1], b.x[-1])
-    points = [six(curve, factor, noise, end) for curve in (a, b)]
-    if points[0] is None or points[1] is None or a.at(end) == b.at(end):
-        return None
-    truth = np.array([a.at(end), b.at(end)])
-    given = [Curve(name, x, y, group="g") for name, (x, y) in zip("ab", points, strict=True)]
-    fits = fit_curves(given, calibration=NONE, draws=PAIR_DRAWS)
-    lines = [octave_line(x, y, np.array([end]))[0] for x, y in points]
-    samples = np.log(fits.predict([end], beyond=True)[:, :, 0])
-    places = norm.ppf(np.clip((samples < truth).mean(axis=0), 0.005, 0.995))
-    return {
-        "factor": factor, "noise": noise, "group": a.group, "truth": truth[0] - truth[1], "fits": fits, "end": end,
-        "place a": places[0], "place b": places[1],
-        "last value": float(np.log(points[0][1][-1] / points[1][1][-1])), "last octave": lines[0] - lines[1],
-    }  # fmt: skip
-
-
-def calibrate(singles: pd.DataFrame, pairs: pd.DataFrame, provenance: str) -> Calibration:
-    """The table that these rows ask for. A group of n cases counts for the square root of n, because curves of a group
-    resemble each other. The agreement is that of the places which both truths of a pair have among their curves' draws
-    at the two farthest factors, where noise has become small beside errors of form."""
-    factors, cores = [], []
-    for factor in FACTORS:
-        part = singles[singles.factor == factor]
-        factors.append(round(quantile(part.needed.values, evenly(part), ASKED[0.9]), 3))
-        cores.append(min(round(quantile(part["needed half"].values, evenly(part), ASKED[0.5]), 3), factors[-1]))
-    far = pairs[pairs.factor >= FACTORS[-2]]
-    products, squares = far["place a"] * far["place b"], (far["place a"] ** 2 + far["place b"] ** 2) / 2
-    agreement = round(float(np.clip((evenly(far) * products).sum() / (evenly(far) * squares).sum(), 0.0, 0.95)), 3)
-    return Calibration(FACTORS, tuple(factors), tuple(cores), agreement, provenance)
-
-
-def evenly(rows: pd.DataFrame) -> np.ndarray:
-    return 1 / np.sqrt(rows.groupby(["factor", "group"]).group.transform("size").values)
-
-
-def quantile(values: np.ndarray, weights: np.ndarray, level: float) -> float:
-    order = np.argsort(values)
-    share = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(np.searchsorted(share, level), len(values) - 1)])
-
-
-def left_out(singles: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Calibration]:
-    groups = sorted(set(singles.group) | set(pairs.group))
-    return {name: calibrate(singles[singles.group != name], pairs[pairs.group != name], "") for name in groups}
-
-
-def single_table(rows: pd.DataFrame, tables: dict[str, Calibration]) -> pd.DataFrame:
-    at = list(zip(rows.group, np.log(rows.distance), strict=True))
-    factor, core = ([tables[group].widening(u, score) for group, u in at] for score in (BOUND_SCORE, CORE_SCORE))
-    rows = rows.assign(covered=rows.needed <= factor, half=rows["needed half"] <= core, width=rows.width * factor)
-    by = rows.groupby("factor")
-    columns = {"curves": by.size()}
-    for name in ("error", "last value", "last octave"):
-        columns[f"{name}"] = by[name].apply(lambda v: v.abs().mean()).round(4)
-    columns["median error"] = by["error"].apply(lambda v: v.abs().median()).round(4)
-    columns["median line"] = by["last octave"].apply(lambda v: v.abs().median()).round(4)
-    columns["coverage"] = by.covered.mean().round(3)
-    columns["of 50 %"] = by.half.mean().round(3)
-    columns["before widening"] = by.needed.apply(lambda v: (v <= 1).mean()).round(3)
-    columns["width"] = by.width.median().round(3)
-    return pd.DataFrame(columns)
-
-
-def pair_table(rows: pd.DataFrame, tables: dict[str, Calibration]) -> pd.DataFrame:
-    scored = []
-    for _, row in rows.iterrows():
-        fits = replace(row.fits, calibration=tables[row.group])
-        samples = fits.predict([row.end], beyond=True)
-        chance = float(compare.probability_better(samples, 0, 1)[0])
-        best = int(compare.expected_regret(np.log(samples) + 50)[:, 0].argmin())
-        scored.append({"p": chance, "pick a": best == 0, "pick a by last value": row["last value"] < 0})
-    rows = pd.concat([rows.reset_index(drop=True), pd.DataFrame(scored)], axis=1)
-    rows["won"] = rows.truth < 0
-    lines = {}
-    for factor, part in rows.groupby("factor"):
-        line = {"pairs": len(part), "Brier": ((part.p - part.won) ** 2).mean()}
-        for name in ("last value", "last octave"):
-            line[f"{name}, hard"] = ((part[name] < 0) != part.won).mean()
-            spread = {g: np.sqrt(((part[name] - part.truth)[part.group != g] ** 2).mean()) for g in part.group.unique()}
-            soft = norm.cdf(-part[name] / part.group.map(spread))
-            line[f"{name}, normal"] = ((soft - part.won) ** 2).mean()
-        line["regret"] = regret(part, part["pick a"])
-        for name in ("last value", "last octave"):
-            line[f"{name} regret"] = regret(part, part[name] < 0)
-        lines[factor] = line
-    return pd.DataFrame(lines).T.round(4)
-
-
-def regret(part: pd.DataFrame, picks_a: pd.Series) -> float:
-    return float(np.where(picks_a == part.won, 0.0, part.truth.abs()).mean())
-
-
-# the Chinchilla points
+    return chosen if x[chosen[-1]] / x[chosen[0]] >= 4 else None
 
 
 def chinchilla(path: Path) -> None:
@@ -310,48 +260,25 @@ def chinchilla(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=Path, help="a folder of CSV files, or one")
-    parser.add_argument("--noise", type=float, default=0.01, help="sd of the six points' log error (default: 0.01)")
-    parser.add_argument(
-        "--shipped", action="store_true", help="score with the shipped calibration (for curves not in it)"
-    )
-    parser.add_argument("--calibrate", action="store_true", help="write the calibration that the package ships")
+    parser.add_argument("--exact", action="store_true")
+    parser.add_argument("--simulated", type=int, metavar="CURVES")
+    parser.add_argument("--noise", type=float, nargs="+", default=[0.01, 0.03, 0.08, 0.2], help="of --simulated")
+    parser.add_argument("--decisions", type=Path, metavar="FILE")
+    parser.add_argument("--published", type=Path, metavar="FILE")
+    parser.add_argument("--chinchilla", type=Path, metavar="FILE")
+    parser.add_argument("--every", type=int, default=1, help="use each n-th data set or curve alone (1)")
     given = parser.parse_args()
     pd.set_option("display.width", 250, "display.max_columns", 30)
-    curves = read_curves(given.path)
-    if not curves:
-        raise InputError(f"{given.path}: no CSV files of curves")
-    if any((~curve.fit).any() for curve in curves):
-        print("(a) error on the rows held out\n" + split_table(split_rows(curves)).to_string())
-    levels = NOISES if given.calibrate else (given.noise,)
-    singles = pd.concat([single_rows(curves, noise) for noise in levels])
-    pairs = pd.concat([pair_rows(curves, noise) for noise in levels])
-    tables = left_out(singles, pairs)
-    if given.shipped:
-        tables = dict.fromkeys(tables, published_calibration())
-    for noise in levels:
-        one, two = singles[singles.noise == noise], pairs[pairs.noise == noise]
-        print(f"\n(b) six points with {noise:.1%} noise\n" + single_table(one, tables).to_string())
-        print(f"\npairs of one group, {noise:.1%} noise\n" + pair_table(two, tables).to_string())
-    if given.calibrate:
-        write(calibrate(singles, pairs, provenance(curves)))
-    if given.path.is_dir() and (given.path / POINTS_FILE).exists():
-        chinchilla(given.path / POINTS_FILE)
-
-
-def provenance(curves: Sequence[Known]) -> str:
-    families = ", ".join(sorted({curve.family for curve in curves}))
-    return (
-        f"{len(curves)} published learning curves ({families}) in {len({curve.group for curve in curves})} groups, "
-        f"DongWooLee-Eli/nslpfn; six points each, noise {', '.join(map(str, NOISES))}; "
-        "benchmarks/curve_fits.py --calibrate"
-    )
-
-
-def write(calibration: Calibration) -> None:
-    path = Path(__file__).parent.parent / "coatnet_search" / "curves" / FILE
-    path.write_text(calibration.text())
-    print(f"\nwritten {path.name}: {json.dumps(json.loads(calibration.text()))}")
+    if given.exact:
+        print(exact().to_string())
+    if given.simulated:
+        show_simulated(simulated(given.simulated, given.noise))
+    if given.decisions:
+        show_decisions(decisions(given.decisions, given.every))
+    if given.published:
+        published(given.published, given.every)
+    if given.chinchilla:
+        chinchilla(given.chinchilla)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,14 @@ _HOME = {
     "Problem": "strategies.problem",
     "make_strategy": "strategies",
     # answers
+    "network_front": "analysis.front",
     "pareto_front": "analysis.front",
     "choose": "analysis.choose",
     "fit_curve": "curves.predict",
     "fit_curves": "curves.predict",
     "fit_form": "curves.fitting",
     "Curve": "curves.summary",
-    "Run": "curves.next_run",
+    "Run": "curves.arm_runs",
     "rank_runs": "curves.next_run",
     "settled": "curves.next_run",
 }

@@ -12,10 +12,10 @@ from urllib.parse import quote, urlsplit
 
 import pandas as pd
 import streamlit as st
-import yaml
 
 from coatnet_search.analysis.frame import complete, searched
-from coatnet_search.core.errors import InputError
+from coatnet_search.core.document import read_source
+from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.quantities import Sense
 from coatnet_search.figures.search.figures import Theme
 from coatnet_search.record.fold import record_path
@@ -91,6 +91,8 @@ class Site:
         study = _study(path / "study.yaml", (path / "study.yaml").stat().st_mtime_ns)
         follower = _follower(str(path))
         record = complete(follower.frame(), study["objectives"])
+        data = study.get("data_summary") or {}
+        record.attrs |= {name: data[name] for name in ("num_val", "num_classes") if data.get(name)}
         audit = _audit(str(path), follower.version, record, study) if is_inherited(study) else None
         frame = searched(audit.frame) if audit else record
         return Run(name=name, path=path, study=study, frame=frame, record=record, version=follower.version,
@@ -118,10 +120,10 @@ def _changed(path: Path) -> float:
 def _study(file: Path, _changed_ns: int) -> dict[str, Any]:
     """The resolved study; read again when the file changes."""
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(value, dict) or not isinstance(value.get("objectives"), dict) or not value["objectives"]:
+        value = read_source(file).value
+    except SetupError as error:
+        raise InputError(str(error)) from None
+    if not isinstance(value.get("objectives"), dict) or not value["objectives"]:
         raise InputError(f"{file}: not a resolved study: it has no objectives")
     return value
 

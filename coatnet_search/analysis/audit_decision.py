@@ -11,6 +11,8 @@ import pandas as pd
 from coatnet_search.analysis.audit import Audit
 from coatnet_search.analysis.frame import numbers, searched
 from coatnet_search.analysis.front import join_words
+from coatnet_search.analysis.intervals import Z95
+from coatnet_search.analysis.networks import OFFSETS, SCATTER
 from coatnet_search.analysis.rank_agreement import LEAST, Figure, Floats
 from coatnet_search.core.quantities import quantity, show_difference
 
@@ -24,11 +26,14 @@ State = Literal["unaudited", "too few", "comparable", "corrected", "refused"]
 @dataclass(frozen=True, kw_only=True)
 class AuditDecision:
     """Whether inherited scores of several layouts compare: ``says`` is the sentence; ``offsets`` what is taken off
-    each layout's scores (``corrected`` alone)."""
+    each layout's scores (``corrected`` alone), ``offset_errors`` the standard errors of these, and ``scatter`` how much
+    a network's corrected score scatters about what its training alone shows (one standard deviation)."""
 
     state: State
     says: str
     offsets: Mapping[str, float] = field(default_factory=dict)
+    offset_errors: Mapping[str, float] = field(default_factory=dict)
+    scatter: float = 0.0
 
 
 def decide(found: Audit | None, layouts: Iterable[str]) -> AuditDecision:
@@ -57,8 +62,25 @@ def decide(found: Audit | None, layouts: Iterable[str]) -> AuditDecision:
         return AuditDecision(state="refused", says=f"{start}, and the offset is not known of {parts}: layouts cannot "
                        "be compared")  # fmt: skip
     offsets = {name: value for name in names if (value := found.offsets[name].value) is not None}
-    parts = join_words([f"{name} {signed(found.metric, -value)}" for name, value in offsets.items()])
-    return AuditDecision(state="corrected", offsets=offsets, says=f"{start}; scores are corrected by it: {parts}")
+    errors = {name: (one.high - one.low) / 2 / Z95 for name, one in found.offsets.items()
+              if name in offsets and one.low is not None and one.high is not None}  # fmt: skip
+    parts = join_words([f"{name} {signed(found.metric, -value)} (± {show_difference(found.metric, Z95 * errors[name])})"
+                        for name, value in offsets.items()])  # fmt: skip
+    return AuditDecision(
+        state="corrected",
+        offsets=offsets,
+        offset_errors=errors,
+        scatter=_scatter(found),
+        says=f"{start}; scores are corrected by it: {parts}",
+    )
+
+
+def _scatter(found: Audit) -> float:
+    """One standard deviation of networks' offsets about their layout's mean."""
+    labels = np.unique([one.layout for one in found.networks], return_inverse=True)[1]
+    offset = np.array([one.inherited - float(np.mean(one.alone)) for one in found.networks])
+    means = np.bincount(labels, offset) / np.bincount(labels)
+    return float(np.sqrt(((offset - means[labels]) ** 2).sum() / max(len(offset) - len(means), 1)))
 
 
 def _probability(value: float) -> str:
@@ -84,7 +106,9 @@ def corrected(frame: pd.DataFrame, metric: str, decision: AuditDecision) -> pd.D
         if name == "val_top1":
             columns[name] = np.clip(columns[name], 0.0, 1.0)
     out = frame.assign(**columns)
-    out.attrs = dict(frame.attrs)
+    names = (metric, *COUNTERPARTS.get(metric, ()))
+    out.attrs = {**frame.attrs, OFFSETS: {name: dict(decision.offset_errors) for name in names},
+                 SCATTER: dict.fromkeys(names, decision.scatter)}  # fmt: skip
     return out
 
 

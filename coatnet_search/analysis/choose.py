@@ -1,10 +1,11 @@
 """The study's written rule -> chosen architectures, each with its reason.
 
-The rule: of the trials that are done and had the fullest budget, those that keep every limit; of these the front over
-the study's objectives; of the front the best in the first objective, ties by the next objectives, then by trial number.
-Where the front holds fewer than asked for, the trials behind it follow: the front of what is left, and so on. A network
-that was trained several times (seeds) is chosen once, as its best trial; different networks with equal objectives are
-all on the front.
+The rule: of the networks whose trials are done and had the fullest budget, those that keep every limit; of these the
+front over the study's objectives; of the front the best in the first objective, ties by the next objectives, then by
+trial number. Where the front holds fewer than asked for, the networks behind it follow: the front of what is left, and
+so on. A network is one row, whatever the number of its trainings: its values are what they, its cost and the networks
+like it say that it is worth (``networks``), so that the best of many is not merely the luckiest; its trial is its best.
+Different networks with equal objectives are all on the front.
 """
 
 import json
@@ -23,10 +24,11 @@ import yaml
 
 from coatnet_search.analysis.frame import BUDGET, complete, metric_names, numbers, searched
 from coatnet_search.analysis.front import as_costs, comparable, join_words, ranked
+from coatnet_search.analysis.networks import MEASURED, is_disturbed, networks
 from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.errors import InputError, unknown
-from coatnet_search.core.quantities import QUANTITIES, Sense, quantity, sense_of, show, show_difference
+from coatnet_search.core.quantities import QUANTITIES, Sense, quality, quantity, sense_of, show, show_difference
 
 RULE = "keep the limits, take the front, best first objective first; then the next fronts"
 RULE_AT = "smallest expected regret at the amount of data asked for"
@@ -34,13 +36,15 @@ RULE_AT = "smallest expected regret at the amount of data asked for"
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """``rank`` from 1; ``row`` is the trial's row of the frame; ``front`` 1 is on the front, 2 the one behind it."""
+    """``rank`` from 1; ``row`` is the network's row (``networks``), under its best trial's number; ``front`` 1 is on
+    the front, 2 the one behind it; ``objective``: what was chosen by."""
 
     rank: int
     row: Mapping[str, Any]
     reason: str
     front: int
     metrics: Mapping[str, float]
+    objective: str = "error"
 
 
 def choose(
@@ -54,25 +58,25 @@ def choose(
     limits = dict(limit or {})
     rows = comparable(frame, objectives)
     _check(frame, limits, top)
-    feasible = rows[(_shortfall(rows, objectives, limits) <= 0) & _inside(rows)]
+    table = networks(rows, objectives).table if len(rows) else rows
+    feasible = table[(_shortfall(table, objectives, limits) <= 0) & _inside(table)]
     if feasible.empty:
-        raise InputError(_nothing_to_choose(frame, objectives, limits))
+        raise InputError(_nothing_to_choose(table, frame, objectives, limits))
     ordered = ranked(feasible, objectives)
-    repeated = ordered["arch_id"].duplicated() & ordered["arch_id"].notna()
-    peers = ordered["attributes"].map(_peer).notna()
-    repeated |= ordered["layout"].duplicated() & peers
-    ordered = ordered[~repeated]
     fronts = 1 + np.asarray(moocore.pareto_rank(as_costs(ordered, objectives)), dtype=np.int64)
     order = np.argsort(fronts, kind="stable")[:top]
-    names = metric_names(frame)
+    names = [name for name in metric_names(ordered) if name != "runs"]
     best = ordered.iloc[order[0]]
     chosen = []
     for rank, place in enumerate(order, 1):
         row, front = ordered.iloc[place], int(fronts[place])
         others = int((fronts == 1).sum()), len(feasible)
         reason = _reason(rank, row, best, front, objectives, limits, others)
+        reason = reason.removesuffix(".") + _own(row, table, objectives) if rank == 1 else reason
+        reason += _doubts(row, objectives, limits)
         metrics = {name: _whole_as_int(row[name]) for name in names if _known(row[name])}
-        chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics))
+        chosen.append(Choice(rank=rank, row=row.to_dict(), reason=reason, front=front, metrics=metrics,
+                             objective=quality(objectives)))  # fmt: skip
     return chosen
 
 
@@ -132,9 +136,10 @@ def _reason_at(line: Mapping[Any, Any], num_images: float, arms: int, limits: Ma
             "average.")  # fmt: skip
 
 
-def _nothing_to_choose(frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
-    """Why ``choose`` finds nothing, as a sentence; where limits are the reason, the nearest trial is named."""
-    rows = comparable(frame, objectives)
+def _nothing_to_choose(
+    rows: pd.DataFrame, frame: pd.DataFrame, objectives: Mapping[str, Sense], limits: Mapping[str, float]
+) -> str:
+    """Why ``choose`` finds nothing, as a sentence; where limits are the reason, the nearest network is named."""
     if rows.empty:
         counts = searched(complete(frame))["state"].value_counts()
         states = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no trial"
@@ -204,16 +209,44 @@ def _reason(
     limits: Mapping[str, float],
     counts: tuple[int, int],
 ) -> str:
-    """One sentence with the numbers that put this trial in its place; ``counts``: networks on the front, trials."""
+    """The numbers that put this network in its place; ``counts``: networks on the front, networks."""
     first = next(iter(objectives))
     values = join_words([f"{quantity(name).title} {show(name, row[name])}" for name in objectives])
-    among = f"the {counts[1]:,} comparable trials" + (f" with {_limit_words(objectives, limits)}" if limits else "")
+    among = f"the {counts[1]:,} comparable networks" + (f" with {_limit_words(objectives, limits)}" if limits else "")
     if rank == 1:
         return f"Best {quantity(first).title} of {among}: {values}."
     versus = _versus(row, best, objectives)
     if front == 1:
         return f"Number {rank} of {counts[0]} on the front of {among}: {values}; against the first choice {versus}."
     return f"Behind the front (front {front}) of {among}, to fill up: {values}; against the first choice {versus}."
+
+
+def _own(row: pd.Series, table: pd.DataFrame, objectives: Mapping[str, Sense]) -> str:
+    """The quality's interval, and what the trial itself showed, as what it is: the best of so many."""
+    main = quality(objectives)
+    if MEASURED + main not in row:
+        return "."
+    runs, seen = int(row["runs"]), numbers(table, MEASURED + main)
+    low, high, own = (show(main, row[name]) for name in (f"{main}_low", f"{main}_high", MEASURED + main))
+    best = np.nanmin(seen) if objectives[main] == "min" else np.nanmax(seen)
+    lucky = f", the best of {len(table):,}" if row[MEASURED + main] == best and len(table) > 1 else ""
+    return (f" ({quantity(main).title}: 95 % interval {low} to {high}, from {runs} run{'s' if runs > 1 else ''} and "
+            f"the networks like it; trial {row['number']} itself showed {own}{lucky}).")  # fmt: skip
+
+
+def _doubts(row: pd.Series, objectives: Mapping[str, Sense], limits: Mapping[str, float]) -> str:
+    """What is unsure of measured quantities: disturbed, or nearer to a limit than their spread tells."""
+    said = []
+    for name in dict.fromkeys((*objectives, *limits)):
+        spread: Any = row.get(f"{name}_spread")
+        if not _known(spread):
+            continue
+        seen = f"{show(name, row[name])} with a spread of {show(f'{name}_spread', spread)}"
+        if is_disturbed(row.get("attributes"), name):
+            said.append(f" Its {quantity(name).title} was measured on a busy machine ({seen}): measure it again.")
+        if name in limits and abs(float(row[name]) - limits[name]) < float(spread):
+            said.append(f" Whether it keeps {_limit_words(objectives, {name: limits[name]})} is not sure: {seen}.")
+    return "".join(said)
 
 
 def _versus(row: pd.Series, best: pd.Series, objectives: Mapping[str, Sense]) -> str:
@@ -284,6 +317,7 @@ def document(choice: Choice, study: str | None, rule: str) -> str:
         "arch_id": row["arch_id"],
         "layout": row["layout"],
         "rank": choice.rank,
+        "objective": choice.objective,
         "reason": choice.reason,
         "rule": rule,
         "budget": budget,

@@ -25,6 +25,7 @@ TEXT = (
 VALUES = ("candidate", "curve", "arch", "attributes")
 BUDGET = ("epochs", "num_images", "image_size", "seed", "draw")
 NOT_METRICS = frozenset((*TEXT, *VALUES, *BUDGET, "number", "epoch"))
+REPEATS = "repeats"  # attribute of a trial that repeats what another showed, by number: no run of its own
 
 
 def complete(frame: pd.DataFrame, names: Iterable[str] = ()) -> pd.DataFrame:

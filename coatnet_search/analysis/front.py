@@ -1,7 +1,8 @@
-"""Record -> tables: the front, hypervolume over trials, layouts side by side, and whether the data separates them.
+"""Makes of a record its tables: the front, hypervolume over trials, layouts side by side, whether data separates them.
 
 Every answer uses trials that are done and had one and the same budget: the fullest in the record (most images, then
 most epochs, then the largest images). Seeds and draws may differ. What was left out is counted in ``attrs``.
+Answers are about networks: what the runs of each say that it is worth (``networks``), not what its luckiest run showed.
 """
 
 import math
@@ -12,15 +13,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from coatnet_search.analysis.frame import TEXT, VALUES, Floats, accuracies, complete, numbers, of_kind, searched
-from coatnet_search.analysis.intervals import difference_margin
+from coatnet_search.analysis.frame import (
+    REPEATS,
+    TEXT,
+    VALUES,
+    Floats,
+    accuracies,
+    complete,
+    numbers,
+    of_kind,
+    searched,
+)
+from coatnet_search.analysis.networks import NUM_VAL, networks
 from coatnet_search.core.errors import InputError, unknown
-from coatnet_search.core.quantities import QUANTITIES, Sense, show, show_difference, sign
+from coatnet_search.core.quantities import QUANTITIES, Sense, show, sign
 from coatnet_search.record.trial import TUNE
 
 SEPARATE_FRONTS = (
     "layouts_apart"  # in a frame's ``attrs``: its layouts cannot be compared, and each has a front of its own
 )
+SURE = 0.95  # probability from which on one layout is called the better one
 REFERENCE = 1.1  # of the range of each objective seen in the study, from its best value
 
 
@@ -66,7 +78,7 @@ def _fullest(done: pd.DataFrame) -> NDArray[np.bool_]:
     trained = ~(columns["epochs"] == 0)
     usual = trained | (not trained.any())
     usual &= ~of_kind(done, TUNE)
-    usual &= np.array([not (value and isinstance(value, Mapping) and value.get("doubled"))
+    usual &= np.array([not (value and isinstance(value, Mapping) and (value.get("doubled") or REPEATS in value))
                        for value in done["attributes"]], dtype=bool)  # fmt: skip
     if not usual.any():
         return usual
@@ -94,12 +106,23 @@ def ranked(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
 
 
 def pareto_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
-    """The comparable rows that no other dominates, best first objective first; equal points once (lowest number).
+    """The comparable trials that no other dominates as measured, best first objective first; equal points once (lowest
+    number). The best of many measured values is lucky: ``network_front`` takes that off.
 
     ``attrs`` as in ``comparable``. Raises InputError as it does.
     """
     rows = comparable(frame, objectives)
     return ranked(rows[non_dominated(rows, objectives)], objectives) if len(rows) else rows
+
+
+def network_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
+    """The networks that no other dominates by what their runs say that they are worth, best first objective first; a
+    row as in ``networks``. Raises InputError as ``comparable`` does."""
+    rows = comparable(frame, objectives)
+    if rows.empty:
+        return rows.assign(runs=0)
+    table = networks(rows, objectives).table
+    return ranked(table[non_dominated(table, objectives)], objectives)
 
 
 def non_dominated(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> NDArray[np.bool_]:
@@ -119,7 +142,8 @@ def non_dominated(rows: pd.DataFrame, objectives: Mapping[str, Sense]) -> NDArra
 def hypervolume_over_trials(
     frame: pd.DataFrame, objectives: Mapping[str, Sense], reference: Sequence[float] | None = None
 ) -> pd.DataFrame:
-    """How the front grew: a row per comparable trial, ``trials`` (how many of the study up to it) and ``hypervolume``.
+    """How the front grew: a row per comparable trial, ``trials`` (how many of the study up to it) and ``hypervolume``,
+    of what all runs on record say that its network is worth.
 
     The volume is the share, from 0 to 1, of the box between the ideal point (the best value seen in each objective) and
     the reference point; scaling an objective leaves it as it is. ``reference`` is in the objectives' own units and
@@ -130,12 +154,13 @@ def hypervolume_over_trials(
     rows = comparable(frame, objectives)
     if rows.empty:
         return pd.DataFrame({"trials": np.zeros(0, dtype=np.int64), "hypervolume": np.zeros(0)})
-    costs = as_costs(rows, objectives)
+    found = networks(rows, objectives)
+    costs = as_costs(found.table, objectives)[found.place]
     ideal = costs.min(axis=0)
     span = costs.max(axis=0) - ideal
     corner = ideal + REFERENCE * np.where(span > 0, span, 1.0)
     if reference is not None:
-        corner = _checked_reference(rows, objectives, reference)
+        corner = _checked_reference(found.table, objectives, reference)
         span = corner - ideal
     unit = np.where(corner > ideal, corner - ideal, 1.0)
     places = {number: place for place, number in enumerate(searched(complete(frame))["number"], 1)}
@@ -186,10 +211,11 @@ def running_volume(scaled: Floats) -> Floats:
 def layouts_table(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
     """A row a layout: ``trials``, ``done`` (comparable), ``failed``, ``on_front``, each objective's best and median.
 
-    Columns of an objective are ``best_NAME`` and ``median_NAME``, missing where no trial is comparable. Ordered by the
-    best first objective, then by name.
+    Columns of an objective are ``best_NAME`` and ``median_NAME`` over its networks, missing where no trial is
+    comparable. Ordered by the best first objective, then by name.
     """
-    rows, front = comparable(frame, objectives), pareto_front(frame, objectives)
+    rows, front = comparable(frame, objectives), network_front(frame, objectives)
+    known = networks(rows, objectives).table if len(rows) else rows
     whole = searched(complete(frame))
     table = []
     for layout, group in whole.groupby("layout", sort=True):
@@ -202,7 +228,7 @@ def layouts_table(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Da
             "on_front": int((front["layout"] == layout).sum()),
         }
         for name, sense in objectives.items():
-            values = numbers(own, name)
+            values = numbers(known[known["layout"] == layout], name)
             line[f"best_{name}"] = (values.min() if sense == "min" else values.max()) if len(own) else math.nan
             line[f"median_{name}"] = float(np.median(values)) if len(own) else math.nan
         table.append(line)
@@ -214,41 +240,70 @@ def layouts_table(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Da
 
 
 def best_by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> dict[str, float]:
-    """The best validation accuracy of each layout among the comparable trials, best first."""
+    """The best validation accuracy of each layout's networks, best first."""
+    return {name: float(found.mean()) for name, found in _best_draws(frame, objectives).items()}
+
+
+def _best_draws(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> dict[str, Floats]:
+    """Of each layout the accuracies, (draws,), that its best network may have; best first."""
     rows = comparable(frame, objectives)
-    table = pd.DataFrame({"layout": rows["layout"].astype(str), "accuracy": accuracies(rows)}).dropna()
-    best = table.groupby("layout")["accuracy"].max()
-    return {str(name): float(value) for name, value in sorted(best.items(), key=lambda item: (-item[1], str(item[0])))}
+    rows = rows[np.isfinite(accuracies(rows))]
+    if rows.empty:
+        return {}
+    found = networks(rows.assign(val_top1=accuracies(rows)), {"val_top1": "max"})
+    draws, labels = -found.draws["val_top1"], found.table["layout"].astype(str).to_numpy()
+    best = {name: draws[:, own][:, draws[:, own].mean(axis=0).argmax()] for name in np.unique(labels)
+            if (own := labels == name).any()}  # fmt: skip
+    return dict(sorted(best.items(), key=lambda item: (-item[1].mean(), item[0])))
 
 
 def separability(frame: pd.DataFrame, objectives: Mapping[str, Sense], num_val: int | None) -> str | None:
     """A sentence where the data cannot tell layouts apart by accuracy, None where the best stands clear of the rest.
 
-    Two reasons: layouts share the top score, or they differ by less than ``num_val`` validation images can show
-    (``difference_margin``). Without ``num_val`` only the first is looked at; without accuracies there is no sentence.
+    Two reasons: the best networks of layouts were seen with the same accuracy, or that of the first is not the better
+    one with a probability of 95 %, given ``num_val`` and the noise between seeds (``networks``). Without accuracies
+    there is no sentence.
     """
-    best = best_by_layout(frame, objectives)
+    if num_val is not None:
+        frame = with_num_val(frame, num_val)
+    best = _best_draws(frame, objectives)
     if not best:
         return None
     if len(best) == 1:
         return f"Only the layout {next(iter(best))} has finished trials, so this study cannot compare layouts."
-    top = next(iter(best.values()))
-    tied = [name for name, value in best.items() if math.isclose(value, top, abs_tol=1e-9)]
-    close = {name: value for name, value in best.items()
-             if name in tied or (num_val and top - value < difference_margin(top, value, num_val))}  # fmt: skip
+    first, *_ = best
+    seen = _seen_best(frame, objectives)
+    top = max(seen.values())
+    tied = [name for name, value in seen.items() if math.isclose(value, top, abs_tol=1e-9)]
+    chance = {name: float((best[first] > draws).mean()) for name, draws in best.items()}
+    close = [name for name in best if name == first or name in tied or chance[name] < SURE]
     if len(close) == 1:
         return None
-    which = "the layouts" if len(close) == len(best) else join_words(list(close))
-    lowest, parts = min(close.values()), []
+    which = "the layouts" if len(close) == len(best) else join_words(close)
+    parts = []
     if len(tied) > 1:
         parts.append(f"{join_words(tied)} share the top accuracy of {show('val_top1', top)}")
-    if num_val and lowest < top:
-        margin = difference_margin(top, lowest, num_val)
-        parts.append(
-            f"their best accuracies lie between {show('val_top1', lowest)} and {show('val_top1', top)}, and on "
-            f"{num_val:,} validation images differences below {show_difference('val_top1', margin)} are noise"
-        )
-    return f"This data cannot separate {which}: {'; '.join(parts)}. Noise between seeds comes on top."
+    if unsure := [name for name in close if name != first and chance[name] < SURE]:
+        low, high = (edge(float(best[name].mean()) for name in close) for edge in (min, max))
+        images = f" on {num_val:,} validation images" if num_val else ""
+        others = join_words([f"that of {name} with a probability of {chance[name]:.2f}" for name in unsure])
+        parts.append(f"the best networks of each are expected to have between {show('val_top1', low)} and "
+                     f"{show('val_top1', high)}{images}, and that of {first} is better than {others}")  # fmt: skip
+    return f"This data cannot separate {which}: {'; '.join(parts)}."
+
+
+def with_num_val(frame: pd.DataFrame, num_val: int | None) -> pd.DataFrame:
+    """The frame, knowing of how many validation images its scores are."""
+    out = frame.copy(deep=False)
+    out.attrs = {**frame.attrs, **({NUM_VAL: num_val} if num_val else {})}
+    return out
+
+
+def _seen_best(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> dict[str, float]:
+    """The best accuracy that a run of each layout showed."""
+    rows = comparable(frame, objectives)
+    table = pd.DataFrame({"layout": rows["layout"].astype(str), "accuracy": accuracies(rows)}).dropna()
+    return {str(name): float(value) for name, value in table.groupby("layout")["accuracy"].max().items()}
 
 
 def join_words(words: Sequence[str]) -> str:

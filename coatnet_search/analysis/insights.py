@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from coatnet_search.analysis.frame import complete, numbers, of_kind
+from coatnet_search.analysis.frame import REPEATS, complete, numbers, of_kind
 from coatnet_search.analysis.front import as_costs, comparable, non_dominated, running_volume
-from coatnet_search.analysis.front_noise import REFERENCE, Noisy, between_seeds
+from coatnet_search.analysis.front_noise import REFERENCE, hypervolume, noise_is_known, on_front
 from coatnet_search.analysis.intervals import Z95
-from coatnet_search.core.quantities import Sense, quality, sign
+from coatnet_search.analysis.networks import NUM_VAL, networks
+from coatnet_search.core.quantities import Sense, quality
 from coatnet_search.record.trial import BASELINE, RUNG, SEARCHED
 
-LEAST = 12  # comparable trials below which nothing is said of dimensions
+LEAST = 12  # networks below which nothing is said of dimensions
+LEVEL = 0.95  # of a whole table of effects
 LAYOUT = "layout"
 
 
@@ -34,22 +37,40 @@ def candidates(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataF
 
 
 def marginals(frame: pd.DataFrame, objectives: Mapping[str, Sense], cost: str = "macs") -> pd.DataFrame:
-    """What each value of each dimension does to the quality at equal cost: ``dimension``, ``value``, ``trials``,
-    ``effect`` against the mean network of that cost, in the quality's unit, with its 95 % interval ``low``, ``high``.
+    """What each value of each dimension does to the quality at equal cost: ``dimension``, ``value``, ``trials``
+    (networks), ``effect`` against the mean network of that cost, in the quality's unit, its interval ``low``, ``high``,
+    and ``clear``: the interval leaves out 0.
 
-    For one dimension at a time, least squares of the quality on the value and a parabola of the logarithm of ``cost``.
-    Other dimensions are not held fixed, and a search does not try values at random: an effect is of the networks that
-    were tried. Empty below ``LEAST`` trials; nothing is said of a dimension with fewer than two trials a value.
+    For one dimension at a time, least squares of the quality of networks (the mean of their runs) on the value and a
+    parabola of the logarithm of ``cost``. The intervals are of 95 % for the table as a whole: with that probability all
+    of them hold, by Student's t at a level that is shared among the effects (Bonferroni), so that one table in twenty
+    shows an effect that is none. Other dimensions are not held fixed, and a search does not try values at random: an
+    effect is of the networks that were tried. Empty below ``LEAST`` networks; nothing is said of a dimension with fewer
+    than two networks a value.
     """
-    rows = candidates(frame, objectives)
-    columns = ["dimension", "value", "trials", "effect", "low", "high"]
+    rows = _means_of_networks(candidates(frame, objectives), quality(objectives))
+    columns = ["dimension", "value", "trials", "effect", "low", "high", "clear"]
     if len(rows) < LEAST:
         return pd.DataFrame(columns=columns)
     found = [line for name in rows.attrs["dimensions"] for line in _effects(rows, name, quality(objectives), cost)]
+    for line in found:
+        half = float(stats.t.ppf(1 - (1 - LEVEL) / 2 / len(found), line.pop("freedom"))) * line.pop("error")
+        line |= {"low": line["effect"] - half, "high": line["effect"] + half, "clear": abs(line["effect"]) > half}
     return pd.DataFrame(found, columns=columns)
 
 
+def _means_of_networks(rows: pd.DataFrame, main: str) -> pd.DataFrame:
+    """A row a network: runs of one network are no evidence of what its choices do elsewhere."""
+    ids = rows["arch_id"].where(rows["arch_id"].notna(), rows["number"].astype(str))
+    means = numbers(rows, main)
+    out = rows.assign(**{main: pd.Series(means).groupby(ids.to_numpy()).transform("mean").to_numpy()})
+    out = out[~ids.duplicated().to_numpy()].reset_index(drop=True)
+    out.attrs = dict(rows.attrs)
+    return out
+
+
 def _effects(rows: pd.DataFrame, name: str, main: str, cost: str) -> Iterator[dict[str, Any]]:
+    """A line a value: its effect with the standard ``error`` and the degrees of ``freedom`` that it has."""
     labels = rows[name].map(str).to_numpy()
     values = sorted(set(labels))
     if 2 * len(values) > len(rows):
@@ -69,9 +90,9 @@ def _effects(rows: pd.DataFrame, name: str, main: str, cost: str) -> Iterator[di
         contrast = np.zeros(design.shape[1])
         contrast[: len(values)] = -shares
         contrast[place] += 1.0
-        effect, half = float(contrast @ coefficients), Z95 * float(np.sqrt(variance * contrast @ inverse @ contrast))
-        yield {"dimension": name, "value": value, "trials": int((labels == value).sum()), "effect": effect,
-               "low": effect - half, "high": effect + half}  # fmt: skip
+        yield {"dimension": name, "value": value, "trials": int((labels == value).sum()),
+               "effect": float(contrast @ coefficients), "freedom": int(free),
+               "error": float(np.sqrt(variance * contrast @ inverse @ contrast))}  # fmt: skip
 
 
 def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float = 1.0) -> pd.DataFrame:
@@ -79,16 +100,22 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
 
     ``origin`` (search or baseline), ``trials`` (comparable ones so far), ``device_hours`` (of all trials of that
     origin that had ended by then, failed and stopped ones too), ``hypervolume`` (share of the box that both have in
-    common, from the best to 10 % beyond the worst value). Replicates, peers and trials of an audit are left out.
-    ``devices``: of one trial.
+    common, from the best to 10 % beyond the worst value), by what all runs say that networks are worth. What the
+    baseline drew and another trial had trained counts as a trial that took no time. Replicates, peers and trials of an
+    audit are left out. ``devices``: of one trial.
     """
     rows = complete(frame, objectives)
     rows = rows[of_kind(rows, BASELINE, *SEARCHED)].sort_values("ended_at", kind="stable")
-    done = set(comparable(rows, objectives)["number"])
-    if not done:
+    full = comparable(complete(frame, objectives), objectives)
+    if full.empty:
         return pd.DataFrame({"origin": [], "trials": [], "device_hours": [], "hypervolume": []})
     costs = as_costs(rows, objectives)
-    shown = rows["number"].isin(done).to_numpy(dtype=bool)
+    worth = networks(full, objectives)
+    places = dict(zip(full["number"], worth.place, strict=True))
+    of = [int(value[REPEATS]) if isinstance(value, Mapping) and REPEATS in value else int(number)
+          for value, number in zip(rows["attributes"], rows["number"], strict=True)]  # fmt: skip
+    shown = np.array([number in places for number in of], dtype=bool)
+    costs[shown] = as_costs(worth.table, objectives)[[places[number] for number in of if number in places]]
     low, span = costs[shown].min(axis=0), np.ptp(costs[shown], axis=0)
     scaled = (costs - low) / (np.where(span > 0, span, 1.0) * REFERENCE)
     parts = []
@@ -105,36 +132,35 @@ def growth(frame: pd.DataFrame, objectives: Mapping[str, Sense], devices: float 
 
 
 def noisy_front(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.DataFrame:
-    """A row a network that was trained in full, with what noise between seeds makes of the front; empty where no
-    network was trained twice, for then no noise is known.
+    """A row a network that was trained in full, with what noise makes of the front; empty where nothing says how noisy
+    a run is: no network was trained twice, and the number of validation images is not known.
 
-    ``number`` (its first trial), ``arch_id``, ``layout``, ``trainings``, each objective's mean and its 95 % interval
-    (``NAME_low``, ``NAME_high``), ``front`` (by the means), ``p_front``. ``attrs``: ``deviation`` of one training, by
-    objective, and ``hypervolume`` with its 90 % interval. Likeliest first.
+    ``number`` (its best trial), ``arch_id``, ``layout``, ``trainings``, each objective's posterior mean and its 95 %
+    interval (``NAME_low``, ``NAME_high``; of what is measured, the spread), ``front`` (by the means), ``p_front``.
+    ``attrs``: ``deviation`` of one training, by objective, whether any was ``repeated``, and ``hypervolume`` with its
+    90 % interval. Likeliest first.
     """
     rows = comparable(frame, objectives)
-    rows = rows[rows["arch_id"].notna()]
-    codes, networks = pd.factorize(rows["arch_id"])
-    costs = as_costs(rows, objectives)
-    trainings = [costs[places] for places in rows.groupby(codes).indices.values()]
-    deviation = between_seeds(trainings)
+    rows = rows[rows["arch_id"].notna()].reset_index(drop=True)
     columns = ["number", "arch_id", "layout", "trainings", *objectives, "front", "p_front"]
-    if deviation is None:
+    if rows.empty:
         return pd.DataFrame(columns=columns)
-    noisy = Noisy.of(trainings, deviation)
-    first = rows.drop_duplicates("arch_id")
-    table = pd.DataFrame({
-        "number": first["number"].astype(int).to_numpy(), "arch_id": networks,
-        "layout": first["layout"].astype(str).to_numpy(), "trainings": np.bincount(codes),
-    })  # fmt: skip
-    for place, (name, sense) in enumerate(objectives.items()):
-        table[name] = noisy.means[:, place] * sign(sense)
-        table[f"{name}_low"] = table[name] - Z95 * noisy.errors[:, place]
-        table[f"{name}_high"] = table[name] + Z95 * noisy.errors[:, place]
-    table["front"], table["p_front"] = non_dominated(table, objectives), noisy.on_front()
+    found = networks(rows, objectives)
+    if not noise_is_known(found, rows.attrs.get(NUM_VAL)):
+        return pd.DataFrame(columns=columns)
+    known = found.table
+    table = pd.DataFrame({"number": known["number"].astype(int), "arch_id": known["arch_id"],
+                          "layout": known["layout"].astype(str), "trainings": known["runs"]})  # fmt: skip
+    for place, name in enumerate(objectives):
+        table[name] = numbers(known, name)
+        half = Z95 * found.losses()[:, :, place].std(axis=0)
+        table[f"{name}_low"] = known.get(f"{name}_low", table[name] - half)
+        table[f"{name}_high"] = known.get(f"{name}_high", table[name] + half)
+    table["front"], table["p_front"] = non_dominated(table, objectives), on_front(found.losses())
     table = table.sort_values(["p_front", "number"], ascending=[False, True], kind="stable", ignore_index=True)
-    table.attrs = {"deviation": dict(zip(objectives, deviation.tolist(), strict=True)),
-                   "hypervolume": dict(zip(("value", "low", "high"), noisy.hypervolume(), strict=True))}  # fmt: skip
+    volume = dict(zip(("value", "low", "high"), hypervolume(found.losses()), strict=True))
+    table.attrs = {"deviation": {name: found.run_sd.get(name, 0.0) for name in objectives}, "hypervolume": volume,
+                   "repeated": bool((known["runs"] > 1).any())}  # fmt: skip
     return table
 
 

@@ -1,10 +1,9 @@
 """What the record of a scaling study says: which layout wins at which amount of data, with one joint distribution.
 
-An arm is what may be chosen: a layout at a size, or a network of timm. Each instance of a layout is a curve of its own;
-an arm's samples are the means of its instances' in the log, and how far instances lie apart is told beside it. All
-layouts are trained alike on the same images: they are a group, whose curves shrink towards each other and bend and err
-together; a network of timm stands alone. Runs with equal seed and draw are paired. Only trials that are done count,
-each of a full schedule of its own; doubled schedules show which points are too short.
+An arm is what may be chosen: a layout at a size, or a network of timm. Its runs become its curve as ``settle`` makes
+it (``curves/arm_runs.py``), so both give the same answer for the same runs; how far its instances lie apart is told
+beside it. Only trials that are done count, each of a full schedule of its own; doubled schedules show which points are
+too short.
 """
 
 import functools
@@ -18,13 +17,14 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from coatnet_search.analysis.scaling_runs import check_schedules, scaling_runs, schedule_change
+from coatnet_search.analysis.too_short import too_short
 from coatnet_search.analysis.tuning import SWEEP_COLUMNS, sweeps
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import TRAINING
 from coatnet_search.curves import compare
+from coatnet_search.curves.arm_runs import Run, arm_name, curves_of, usable
 from coatnet_search.curves.form import Array
 from coatnet_search.curves.predict import Fits, fit_curves
-from coatnet_search.curves.summary import Curve
 
 ENOUGH = 0.95  # P(best) from which a layout is called the winner
 GRID = 33  # sizes of a range of data at which crossovers are looked for
@@ -40,9 +40,11 @@ class Scaling:
     missing: pd.DataFrame
     doubled: pd.DataFrame
     arms: tuple[str, ...]
-    members: tuple[tuple[int, ...], ...]  # of each arm: its curves in ``fits``
     fits: Fits = field(repr=False)
     num_val: int | None = None
+    without: pd.DataFrame = field(
+        default_factory=pd.DataFrame
+    )  # runs with an error of 0 of an unknown number of images
     swept: pd.DataFrame = field(default_factory=pd.DataFrame)  # the done trials of the sweeps that tuned the runs
 
     @property
@@ -53,12 +55,17 @@ class Scaling:
     @property
     def reach(self) -> float:
         """The largest amount of data for which predictions are calibrated."""
-        return float(self.fits.calibration.reach * min(self.runs.groupby("arm")["num_images"].max()))
+        return float(self.fits.reach * min(self.runs.groupby("arm")["num_images"].max()))
 
     def samples(self, num_images: ArrayLike, *, beyond: bool = False) -> Array:
         """Draws of each arm's error, (draws, arms, len(num_images)). Raises InputError beyond ``reach``."""
-        drawn = np.log(self.fits.predict(num_images, beyond=beyond))
-        return np.exp(np.stack([drawn[:, list(one)].mean(axis=1) for one in self.members], axis=1))
+        return self.fits.predict(num_images, beyond=beyond)[:, [self.fits.names.index(name) for name in self.curves]]
+
+    @functools.cached_property
+    def curves(self) -> tuple[str, ...]:
+        """The name of each arm's curve in ``fits``."""
+        firsts = self.runs.drop_duplicates("arm").set_index("arm")
+        return tuple(arm_name((str(firsts["layout"][arm]), float(firsts["size"][arm]))) for arm in self.arms)
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
@@ -205,19 +212,8 @@ class Scaling:
 
     @functools.cached_property
     def too_short(self) -> pd.DataFrame:
-        """Points whose error fell by more than one standard error when their schedule was doubled: ``arm``,
-        ``num_images``, ``error``, ``doubled_error``, ``standard_error`` (seeds and validation images together)."""
-        noise = self.noise.set_index("num_images")
-        rows = []
-        keys = ["arm", "instance", "num_images", "seed", "draw"]
-        both = self.doubled.merge(self.runs, on=keys, suffixes=("_doubled", "")).to_dict("records")
-        for one in both:
-            parts = noise.loc[one["num_images"], ["seed_sd", "binomial_sd"]].to_numpy(dtype=float)
-            standard = math.sqrt(float(np.nansum(parts**2)))
-            if abs(one["error"] - one["error_doubled"]) > standard > 0:
-                rows.append({"arm": one["arm"], "num_images": int(one["num_images"]), "error": one["error"],
-                             "doubled_error": one["error_doubled"], "standard_error": standard})  # fmt: skip
-        return pd.DataFrame(rows, columns=["arm", "num_images", "error", "doubled_error", "standard_error"])
+        """Points whose error fell by more than noise when their schedule was doubled: see ``too_short``."""
+        return too_short(self.runs, self.doubled, self.noise)
 
     def tuning(self, study: Mapping[str, Any]) -> pd.DataFrame:
         """What the study's sweeps found: see ``tuning.sweeps``; empty where nothing was tuned."""
@@ -229,7 +225,12 @@ class Scaling:
     def warnings(self) -> list[str]:
         """What is odd about the points and their schedules, as short sentences."""
         change = schedule_change(pd.concat([self.runs, self.held_out]))
-        return [*([change] if change else []), *self.fits.warnings]
+        cells = self.without[["arm", "num_images"]].drop_duplicates() if len(self.without) else self.without
+        told = [f"{row['arm']} on {row['num_images']:,.0f} images: an error of 0 is left out, for nobody knows on how "
+                "many images it was measured (import --num-val)" for row in cells.to_dict("records")]  # fmt: skip
+        if self.runs.groupby(["arm", "num_images"]).size().max() == 1:
+            told.append("every point is a single run: what another seed would change is guessed from the curves alone")
+        return [*([change] if change else []), *told, *self.fits.warnings]
 
     def check(self, level: float = 0.9) -> pd.DataFrame:
         """Held-out points against what was predicted for them: a row an arm and amount: ``error`` (mean of its runs),
@@ -239,7 +240,9 @@ class Scaling:
             arm, count = str(key[0]), float(str(key[1]))
             drawn = np.log(self.samples([count], beyond=True)[:, self.arms.index(arm), 0])
             rng = np.random.default_rng([self.fits.seed, int(count)])
-            drawn = drawn + rng.normal(0.0, self.fits.noise_sd / math.sqrt(len(group)), len(drawn))
+            binomial = (1 - np.exp(drawn)) / np.exp(drawn) / self.num_val if self.num_val else 0.0
+            sd = np.sqrt((self.fits.noise_sd**2 + binomial) / len(group))
+            drawn = drawn + sd * rng.standard_normal(len(drawn))
             low, middle, high = np.exp(np.quantile(drawn, [(1 - level) / 2, 0.5, (1 + level) / 2]))
             error = float(np.exp(np.log(group["error"]).mean()))
             rows.append({"arm": arm, "num_images": int(count), "error": error, "predicted": middle, "low": low,
@@ -269,32 +272,23 @@ def fit_scaling(frame: pd.DataFrame, *, up_to: float | None = None, num_val: int
     if up_to is not None and held_out.empty:
         raise InputError(f"up to {up_to:g} images nothing is held out: the largest regime that is done has "
                          f"{usual['num_images'].max():g}")  # fmt: skip
-    curves, arms = _curves(runs)
-    fits = fit_curves(curves, form=form, seed=seed)
-    names = list(dict.fromkeys(arms))
-    members = tuple(tuple(place for place, arm in enumerate(arms) if arm == name) for name in names)
+    measured = _runs_of(runs)
+    used = np.array([usable(run, num_val) for run in measured])
+    without = runs[~used]
+    runs, measured = runs[used].reset_index(drop=True), [run for run, good in zip(measured, used, strict=True) if good]
+    if runs.empty:
+        raise InputError("every run has an error of 0: give the number of validation images (import --num-val)")
+    fits = fit_curves(curves_of(measured, num_val), form=form, seed=seed)
     lost = (table["state"] != "done") | table["error"].isna()
     missing = table[lost][["number", "arm", "num_images", "seed", "draw", "state"]]
-    return Scaling(runs=runs, held_out=held_out, missing=missing.reset_index(drop=True),
-                   doubled=done[done["doubled"]].reset_index(drop=True), arms=tuple(names), members=members, fits=fits,
-                   num_val=num_val, swept=done[swept].reset_index(drop=True))  # fmt: skip
+    return Scaling(runs=runs, held_out=held_out, missing=missing.reset_index(drop=True), without=without,
+                   doubled=done[done["doubled"]].reset_index(drop=True), arms=tuple(dict.fromkeys(runs["arm"])),
+                   fits=fits, num_val=num_val, swept=done[swept].reset_index(drop=True))  # fmt: skip
 
 
-def _curves(runs: pd.DataFrame) -> tuple[list[Curve], list[str]]:
-    """A curve an instance of an arm, and the arm of each."""
-    curves, arms = [], []
-    for (arm, instance), group in runs.groupby(["arm", "instance"], sort=False):
-        labels = [
-            f"{seed:g}.{draw:g}" for seed, draw in zip(group["seed"].fillna(0), group["draw"].fillna(0), strict=True)
-        ]
-        error = np.maximum(group["error"].to_numpy(), _least(group))
-        curves.append(Curve(f"{arm} #{instance}", group["num_images"].to_numpy(), error, labels,
-                            group=str(arm) if group["peer"].any() else "layouts"))  # fmt: skip
-        arms.append(str(arm))
-    return curves, arms
-
-
-def _least(group: pd.DataFrame) -> float:
-    """No error at all on the validation images is an error below what they can show; the logarithm needs a number."""
-    positive = group["error"][group["error"] > 0]
-    return float(positive.min()) / 2 if len(positive) else 1e-4
+def _runs_of(runs: pd.DataFrame) -> list[Run]:
+    return [
+        Run(layout=str(row["layout"]), num_images=int(row["num_images"]), instance=row["instance"], size=row["size"],
+            seed=int(1000 * np.nan_to_num(row["seed"]) + np.nan_to_num(row["draw"])), error=float(row["error"]))
+        for row in runs.to_dict("records")
+    ]  # fmt: skip

@@ -1,6 +1,5 @@
 """Networks of timm as peers of ours: built for a study's data, counted, with weights that are on this machine."""
 
-import difflib
 import functools
 import hashlib
 import re
@@ -16,6 +15,7 @@ from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.cost import Count, count_module
 from coatnet_search.architecture.peer_spec import PeerSpec
+from coatnet_search.architecture.timm_names import check_name, create_by_name
 from coatnet_search.core.canonical import Scalar
 from coatnet_search.core.errors import InputError, SetupError
 
@@ -79,23 +79,16 @@ class Peer:
 def create(name: str, image_size: int, **options: Any) -> nn.Module:
     """timm's network for images of this size, whether or not its size is fixed when it is built."""
     try:
-        return sampled_first(timm.create_model(name, img_size=image_size, **options))
+        return sampled_first(create_by_name(name, img_size=image_size, **options))
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return sampled_first(timm.create_model(name, **options))  # a network that takes any size has no such option
-
-
-def check_name(name: str) -> None:
-    """Raises InputError, with what was probably meant, where timm has no such network."""
-    if not timm.is_model(name):
-        alike = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(alike)}?" if alike else "see timm.list_models()"
-        raise InputError(f"timm knows no network {name!r}; {hint}")
+        return sampled_first(create_by_name(name, **options))  # a network that takes any size has no such option
 
 
 def native_size(name: str) -> int:
     """The side in pixels that a network of timm has by itself; 224 where it says nothing."""
+    check_name(name)
     default = timm.get_pretrained_cfg(name)
     return int(default.input_size[-1]) if default and default.input_size else 224
 

@@ -22,6 +22,7 @@ from coatnet_search.architecture.arch import Arch, Head, Stage, Stem
 from coatnet_search.architecture.build import CoAtNet, build, fit_tables, timm_cfg
 from coatnet_search.architecture.family import DEPTHWISE, FAMILY, named_arch
 from coatnet_search.architecture.files import read_arch
+from coatnet_search.architecture.timm_names import create_by_name
 from coatnet_search.core.canonical import Scalar
 from coatnet_search.core.errors import InputError, unknown
 
@@ -41,7 +42,7 @@ def from_timm(network: nn.Module | str) -> tuple[Arch, dict[str, Tensor]]:
     if isinstance(network, str):
         if network.partition(".")[0] not in PAPER:
             raise InputError(_refused(network))
-        network = timm.create_model(network)
+        network = create_by_name(network)
     name = str((getattr(network, "pretrained_cfg", None) or {}).get("architecture") or type(network).__name__)
     if not isinstance(network, MaxxVit):
         raise InputError(_refused(name))

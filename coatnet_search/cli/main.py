@@ -6,11 +6,13 @@ stdout, all else to stderr; with ``--json`` stdout is JSON and nothing else.
 
 import argparse
 import importlib
+import logging
 import os
 import re
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
 from keyword import iskeyword
@@ -18,8 +20,10 @@ from typing import Any, NoReturn
 
 from coatnet_search import __version__
 from coatnet_search.cli.options import OPTIONS
+from coatnet_search.core.document import one_line
 from coatnet_search.core.errors import EXIT_DONE, EXIT_INTERRUPTED, InputError, SetupError, unknown
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.screen import LogLines, Screen, format_warning
 
 EXIT_UNEXPECTED = 1
 EXIT_BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
@@ -100,6 +104,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; its exit code. Every error that a user can cause is one line on stderr."""
+    logging.lastResort, warnings.formatwarning = LogLines(logging.WARNING), format_warning
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
@@ -147,8 +152,7 @@ def _module(verb: str) -> Any:
 
 
 def _complain(message: str, code: int) -> int:
-    line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    Screen().note(f"error: {one_line(message)}")
     return code
 
 
@@ -156,7 +160,7 @@ def _unexpected(error: Exception) -> int:
     """A mistake of ours: a short line, and the traceback in a file that a person can send."""
     text = "".join(traceback.format_exception(error))
     if os.environ.get(DEBUG) == "1":
-        print(text, file=sys.stderr, end="")
+        Screen().note(text.rstrip("\n"))
     redactor = Redactor.from_environment()
     try:
         with tempfile.NamedTemporaryFile("w", prefix="coatnet-search-", suffix=".txt", delete=False) as file:

@@ -2,6 +2,9 @@
 
 import argparse
 import math
+import re
+
+from coatnet_search.core.redact import has_login
 
 
 def number(text: str) -> float:
@@ -68,10 +71,18 @@ def limit(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{name}: {error}") from None
 
 
+def uri(text: str) -> str:
+    """A URI or an address without login: a command line is seen by others of the machine. Not repeated in the error."""
+    if has_login(text):
+        raise argparse.ArgumentTypeError("expected no password, token or key in it; give these by the environment")
+    return text
+
+
 def pairs(text: str) -> list[tuple[str, str]]:
-    """``arm=layout,error=err`` as [(arm, layout), (error, err)]."""
-    found = [part.partition("=") for part in text.split(",") if part]
-    for name, equals, column in found:
-        if not (name and equals and column):
+    """``arm=layout,error=err`` as [(arm, layout), (error, err)]. A comma that no ``NAME=`` follows is of the column's
+    name; ``state=`` is a column that the file has and that is left out."""
+    found = [part.partition("=") for part in re.split(r",(?=\s*[A-Za-z_]\w*=)", text.rstrip(","))]
+    for name, equals, _ in found:
+        if not (name.strip() and equals):
             raise argparse.ArgumentTypeError(f"expected NAME=COLUMN,... such as arm=layout,error=err, got {text!r}")
     return [(name.strip(), column.strip()) for name, _, column in found]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from coatnet_search.cli.option_types import batch_size, count, fraction, limit, numbers, pairs, port, positive
+from coatnet_search.cli.option_types import batch_size, count, fraction, limit, numbers, pairs, port, positive, uri
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,8 @@ def _new_options(parser: argparse.ArgumentParser) -> None:
                         help="a folder with one folder of images a class, or parquet files; also as a URI")  # fmt: skip
     parser.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the files go (here)")
     parser.add_argument("--name", metavar="N", help="the study's name (the data folder's)")
+    parser.add_argument("--set", dest="sets", metavar="data.A=B", nargs="+", action="extend", default=[],
+                        help="values of the study's section data, as data.label_column=kind")  # fmt: skip
     _json(parser)
 
 
@@ -46,7 +48,7 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     _study(parser)
     _evaluator(parser)
     parser.add_argument("--local", action="store_true", help="one trial after another in this process, without Ray")
-    parser.add_argument("--address", metavar="A", help="the Ray cluster to join, as auto or ray://HOST:10001")
+    parser.add_argument("--address", metavar="A", type=uri, help="the Ray cluster to join, as auto or ray://HOST:10001")
     parser.add_argument("--workers", metavar="N", type=count, help="at most so many trials at once")
     parser.add_argument("--minutes", metavar="M", type=positive, help="stop cleanly after so long; run again goes on")
     parser.add_argument("--fork", metavar="NAME", help="run the changed study as NAME, started with those trials of "
@@ -58,8 +60,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 def _submit_options(parser: argparse.ArgumentParser) -> None:
     _study(parser)
     _evaluator(parser)
-    parser.add_argument("--address", metavar="A", default="http://127.0.0.1:8265", help="the cluster's job server: its "
-                        "dashboard's address (http://127.0.0.1:8265)")  # fmt: skip
+    parser.add_argument("--address", metavar="A", type=uri, default="http://127.0.0.1:8265",
+                        help="the cluster's job server: its dashboard's address (http://127.0.0.1:8265)")  # fmt: skip
     parser.add_argument("--workers", metavar="N", type=count, help="at most so many trials at once")
     parser.add_argument(
         "--minutes", metavar="M", type=positive, help="stop cleanly after so long; submit again goes on"
@@ -79,7 +81,9 @@ def _merge_options(parser: argparse.ArgumentParser) -> None:
 
 def _mirror_options(parser: argparse.ArgumentParser) -> None:
     _run_folder(parser)
-    parser.add_argument("--uri", help="MLflow tracking URI (the study's, else the SQLite file beside the run)")
+    parser.add_argument(
+        "--uri", type=uri, help="MLflow tracking URI (the study's, else the SQLite file beside the run)"
+    )
     parser.add_argument("--experiment", help="name of the MLflow experiment (the study's)")
 
 
@@ -100,7 +104,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="RUNS.csv", type=Path, help="runs of your own, one a row, with a heading")
     parser.add_argument("--columns", metavar="NAME=COLUMN,...", type=pairs, nargs="+", action="extend", default=[],
                         help="what its columns are: arm=layout,num_images=n,error=err; a column with a name of ours "
-                        "needs none")  # fmt: skip
+                        "needs none, and state= leaves it out")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, help="the new run's folder (runs/NAME)")
     parser.add_argument("--name", metavar="N", help="the study's name (the file's)")
     parser.add_argument("--num-val", metavar="N", type=count, help="images that the errors were measured on: tells how "
@@ -136,6 +140,10 @@ def _scaling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--most-images", metavar="N", type=positive, help="with --compute: the images that there are")
     parser.add_argument("--up-to", metavar="N", type=positive, help="fit on regimes of at most so many images and "
                         "predict the larger ones")  # fmt: skip
+    parser.add_argument("--register", metavar="FILE", type=Path, help="write what is predicted at --at-data to a "
+                        "file with its hash, before those runs exist")  # fmt: skip
+    parser.add_argument("--score", metavar="FILE", type=Path, help="score a registered forecast by the runs that were "
+                        "made since")  # fmt: skip
     parser.add_argument("--form", metavar="F", help="one form of scaling law in place of the default's average")
     parser.add_argument("--beyond", action="store_true", help="predict beyond the calibrated distance too")
     _json(parser)
@@ -191,7 +199,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="where everything goes (runs/train/ARCH-RECIPE)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or cuda:N (a GPU where there is one)")
     parser.add_argument("--workers", metavar="N", type=count, help="train on so many workers with Ray Train")
-    parser.add_argument("--address", metavar="A", help="the Ray cluster of the workers, as auto")
+    parser.add_argument("--address", metavar="A", type=uri, help="the Ray cluster of the workers, as auto")
     parser.add_argument("--print-recipe", action="store_true", help="show the values for this network, train nothing")
     _json(parser)
 
@@ -214,7 +222,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", metavar="F", nargs="+", default=["safetensors"],
                         choices=("safetensors", "onnx", "mlflow"), help="safetensors, onnx, mlflow")  # fmt: skip
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the files go (MODEL/export)")
-    parser.add_argument("--uri", help="MLflow tracking URI (sqlite:///runs/mlflow.db)")
+    parser.add_argument("--uri", type=uri, help="MLflow tracking URI (sqlite:///runs/mlflow.db)")
     parser.add_argument("--name", metavar="N", help="the model's name in the MLflow registry (the folder's)")
     parser.add_argument("--alias", metavar="A", default="latest-trained", help="its alias there (latest-trained)")
     _json(parser)
@@ -252,7 +260,7 @@ def _dashboard_options(parser: argparse.ArgumentParser) -> None:
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
     _study(parser, nargs="?")
     parser.add_argument(
-        "--address", metavar="A", help="look at the nodes of this Ray cluster too, as auto or HOST:PORT"
+        "--address", metavar="A", type=uri, help="look at the nodes of this Ray cluster too, as auto or HOST:PORT"
     )
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="where runs are kept (runs)")
     _json(parser)

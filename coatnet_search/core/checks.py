@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from coatnet_search.core.canonical import Scalar, digest
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.core.limits import Limit
+from coatnet_search.core.redact import has_login
 from coatnet_search.core.yaml_text import KeyPath, number_in_yaml, show
 
 Choice = Scalar | tuple[Scalar, ...]
@@ -69,6 +70,13 @@ def compile_mode(value: object) -> bool | Literal["graphs"]:
     raise Misplaced(wrong("off, default or graphs", value))
 
 
+def value_range(value: tuple[float, float]) -> tuple[float, float]:
+    """Two numbers, the lower one first."""
+    if not value[0] < value[1]:
+        raise Misplaced(f"expected [low, high] with low below high, got {show(list(value))}")
+    return value
+
+
 def choice(value: object) -> Choice:
     """A constant, or a list of different constants: a dimension of the search."""
     if not isinstance(value, (list, tuple)):
@@ -119,13 +127,14 @@ def recipe(value: object) -> dict[str, Choice]:
 
 
 def tracking_uri(value: str) -> str:
-    """A URI without password: studies are copied, committed and shown. The message must not repeat it."""
+    """A URI without login: studies are copied, committed and shown. The message must not repeat it."""
     try:
-        secret = urlsplit(value).password
+        urlsplit(value)
     except ValueError:
         raise Misplaced("expected a URI such as sqlite:///runs/mlflow.db or http://127.0.0.1:5000") from None
-    if secret is not None:
-        raise Misplaced("expected a URI without password; give it by MLFLOW_TRACKING_USERNAME and _PASSWORD")
+    if has_login(value):
+        raise Misplaced("expected a URI without password, token or key; give these by MLFLOW_TRACKING_USERNAME and "
+                        "_PASSWORD, or MLFLOW_TRACKING_TOKEN")  # fmt: skip
     return value
 
 
@@ -135,7 +144,7 @@ def storage_uri(value: str) -> str:
         parts = urlsplit(value)
     except ValueError:
         raise Misplaced("expected a URI such as s3://bucket/folder") from None
-    if parts.username is not None:
+    if has_login(value):
         raise Misplaced("expected a URI without keys; give them by the environment (AWS_ACCESS_KEY_ID, ...)")
     if not parts.scheme or not (parts.netloc or parts.path.startswith("/")):
         raise Misplaced("expected a URI such as s3://bucket/folder or file:///shared/folder")

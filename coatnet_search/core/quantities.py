@@ -1,7 +1,7 @@
 """What is known of each metric: title, unit, which way is better, how a person reads it. No vendors."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     "val_top1": Quantity(title="validation accuracy", sense="max", form="percent"),
     "val_top5": Quantity(title="validation top-5 accuracy", sense="max", form="percent"),
+    "val_balanced_accuracy": Quantity(title="validation balanced accuracy", sense="max", form="percent"),
     "train_top1": Quantity(title="training accuracy", sense="max", form="percent"),
     "error": Quantity(title="validation error", sense="min", form="percent"),
     "generalisation_gap": Quantity(title="training minus validation accuracy", sense="min", form="percent"),
@@ -105,6 +106,13 @@ def show_difference(name: str, value: float) -> str:
     if known.form == "percent":
         return f"{abs(100 * value):.1f} points"
     return _prefixed(abs(value)) if known.form == "count" else f"{abs(value):.3g} {known.unit}".rstrip()
+
+
+def never_recognised(count: int, of: int, names: Sequence[str]) -> str:
+    """``3 of 10 classes are never recognised: a, b, c``; ``names`` may be the first few of them."""
+    shown = ", ".join(names[:10])
+    more = f" and {count - len(names[:10]):,} more" if count > len(names[:10]) else ""
+    return f"{count:,} of {of:,} classes {'is' if count == 1 else 'are'} never recognised: {shown}{more}"
 
 
 def _prefixed(number: float) -> str:

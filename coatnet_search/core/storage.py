@@ -16,6 +16,7 @@ from typing import TypeVar
 from pyarrow import fs
 
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.redact import has_login
 
 T = TypeVar("T")
 PART_BYTES = 1 << 24
@@ -40,6 +41,10 @@ class Storage:
 
     def __init__(self, uri: str, key: str = "storage", sleep: Callable[[float], None] = time.sleep) -> None:
         self.uri, self._key, self._sleep = uri, key, sleep
+        if has_login(uri):
+            raise InputError(
+                f"{key}: expected a URI without keys; give them by the environment (AWS_ACCESS_KEY_ID, ...)"
+            )
         try:
             self._files, self._root = fs.FileSystem.from_uri(self.uri)
         except ValueError as error:

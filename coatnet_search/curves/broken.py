@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import ndtri
 
-from coatnet_search.curves.form import Array, Form, exponents, floors, grid
+from coatnet_search.curves.form import Array, Form, exponents, grid
 
 
 class Broken(Form):
@@ -13,6 +14,7 @@ class Broken(Form):
     name = "broken"
     parameters = ("a", "b", "c0", "c1", "d", "f")
     min_sizes = 6
+    dimensions = 4
     simpler = "m4"
     floor = 0
     bounds = ((-9.0, 1.5), (-4.0, 4.0), (-12.0, 4.0), (-3.0, 2.0))
@@ -38,9 +40,9 @@ class Broken(Form):
         b = float(linear[1] * y_scale * x_scale[0] ** c0) * (1 + d ** (-1 / f)) ** (c1 * f)
         return {"a": float(linear[0] * y_scale), "b": b, "c0": c0, "c1": c1, "d": d * float(x_scale[0]), "f": f}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        c0 = exponents(rng, count)
-        after = c0 * np.exp(rng.normal(-0.3, 1.0, count))  # breaks rather slow a curve down
-        place, sharpness = rng.uniform(-4.0, 3.0, count), np.log(rng.uniform(0.1, 1.0, count))
-        floor = floors(rng, count)
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        c0 = exponents(cube[:, 0])
+        after = c0 * np.exp(ndtri(cube[:, 1]) - 0.3)  # breaks rather slow a curve down
+        place, sharpness = -4.0 + 6.0 * cube[:, 2], np.log(0.1) + cube[:, 3] * np.log(10.0)
+        floor = np.zeros(len(cube))
         return np.stack([floor, 1 - floor], axis=1), np.stack([np.log(c0), after - c0, place, sharpness], axis=1)

@@ -13,6 +13,7 @@ class Floored(Form):
     name = "floor"
     parameters = ("e", "b", "c")
     min_sizes = 3
+    dimensions = 2
     simpler = "power"
     floor = 0
     bounds = ((-5.0, 2.0),)
@@ -28,6 +29,6 @@ class Floored(Form):
         c = float(np.exp(shape[0]))
         return {"e": float(linear[0] * y_scale), "b": float(linear[1] * y_scale * x_scale[0] ** c), "c": c}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        floor = floors(rng, count)
-        return np.stack([floor, 1 - floor], axis=1), np.log(exponents(rng, count))[:, None]
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        floor = floors(cube[:, 1])
+        return np.stack([floor, 1 - floor], axis=1), np.log(exponents(cube[:, 0]))[:, None]

@@ -29,6 +29,7 @@ class Form(ABC):
     columns: ClassVar[tuple[str, ...]] = ("x",)
     min_sizes: ClassVar[int]
     simpler: ClassVar[str | None] = None
+    dimensions: ClassVar[int] = 0  # coordinates of ``plausible``; 0: takes no part in the predictive distribution
     floor: ClassVar[int | None] = None  # which of the linear parts is the floor: it stays below the smallest y
     bounds: ClassVar[tuple[tuple[float, float], ...]]
 
@@ -49,10 +50,10 @@ class Form(ABC):
     def published(self, linear: Array, shape: Array, x_scale: Array, y_scale: float) -> Mapping[str, float]:
         """The published parameters, in the units of the user, of a linear (L,) and a shape (S,) in scaled units."""
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array] | None:
-        """Curves that are plausible before any point is seen, in scaled units: linear (count, L) and shape (count, S).
-        None for a form that takes no part in the predictive distribution."""
-        return None
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        """The form's prior as a map of the unit cube, (count, dimensions), where it is even: linear (count, L) and
+        shape (count, S) in scaled units."""
+        raise NotImplementedError(f"form {self.name} has no prior")
 
     def value(self, x: Array, linear: Array, shape: Array) -> Array:
         """y at x for linear (..., L) and shape (..., S): (..., n)."""
@@ -67,14 +68,13 @@ def grid(*axes: ArrayLike) -> Array:
     )
 
 
-def exponents(rng: np.random.Generator, count: int) -> Array:
-    """Exponents of published curves run from .02 (tokens of language models) to 1.5 (small data): even in the log."""
-    drawn: Array = np.exp(rng.uniform(np.log(0.02), np.log(1.5), count))
+def exponents(share: Array) -> Array:
+    """Exponents of published curves run from .02 (tokens of language models) to 1.5 (small data): even in the log from
+    .01 to 2."""
+    drawn: Array = np.exp(np.log(0.01) + share * (np.log(2.0) - np.log(0.01)))
     return drawn
 
 
-def floors(rng: np.random.Generator, count: int) -> Array:
-    """The floor as a share of the last y: 0 for one curve in five, otherwise anything, rather less than half of it.
-    Losses of language models ask for higher floors than errors of image classifiers do; this lies between."""
-    drawn: Array = np.where(rng.random(count) < 0.8, rng.beta(1.0, 1.3, count), 0.0)
-    return drawn
+def floors(share: Array) -> Array:
+    """The floor as a share of the last y: even in the share."""
+    return np.asarray(share)

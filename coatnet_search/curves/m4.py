@@ -33,6 +33,7 @@ class M4(Form):
     name = "m4"
     parameters = ("e", "e0", "a", "b", "c")
     min_sizes = 5
+    dimensions = 4
     simpler = "floor"
     floor = 0
     bounds = ((-4.0, 2.0), (-9.0, 9.0), (-5.0, 2.0))
@@ -51,10 +52,10 @@ class M4(Form):
         e = float(linear[0] * y_scale)
         return {"e": e, "e0": e + height, "a": a, "b": k * height ** (1 - a) * float(x_scale[0]) ** c, "c": c}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
         shape = np.stack(
-            [np.log(rng.uniform(0.1, 3.0, count)), rng.uniform(-6.0, 5.0, count), np.log(exponents(rng, count))], axis=1
+            [np.log(0.1 + 2.9 * cube[:, 2]), -6.0 + 11.0 * cube[:, 3], np.log(exponents(cube[:, 0]))], axis=1
         )
         at_last = self.features(np.ones(1), shape)[:, 0, 1]
-        floor = floors(rng, count)
+        floor = floors(cube[:, 1])
         return np.stack([floor, (1 - floor) / at_last], axis=1), shape

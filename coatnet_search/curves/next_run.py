@@ -7,7 +7,6 @@ the run is seen, by the linear-Gaussian regression of worth on result (knowledge
 Frazier 2009; regression over draws, Strong 2015). Nothing is refitted for outcomes that did not happen.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,43 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from coatnet_search.core.errors import InputError
+from coatnet_search.curves.arm_runs import Arm, Run, curves_of, usable, with_logarithm
 from coatnet_search.curves.compare import expected_regret, probability_best
-from coatnet_search.curves.predict import Fits, fit_curves
-from coatnet_search.curves.summary import Curve
+from coatnet_search.curves.predict import REACH, Fits, fit_curves
 
 Array = NDArray[np.float64]
-Arm = tuple[str, float]  # layout, size
 
 MIN_SIZES = 3  # data sizes of an arm before anything is predicted: two say nothing about how a curve bends
-DRAWS, SETS = 500, 6  # putting draws of all arms in one order costs the cube of their number: sets are drawn apart
 PRIOR_FREEDOM = 4.0  # repeats that the first guess of the variances is worth
-SURE = 3.0  # standard errors under which a correlation over the draws is taken for chance
+SURE = 4.0  # standard errors under which a correlation over the draws is taken for chance
 CLIP = 0.005  # share of draws at each end that are moved to the edge: means of errors are not to hang on a few
 BATCHES = (1, 2, 4)  # repeats that are valued together: one noisy run alone often changes no choice
 _Z = np.linspace(-8.0, 8.0, 1601)
 _WEIGHT = np.exp(-(_Z**2) / 2) / np.exp(-(_Z**2) / 2).sum()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One full training run. ``instance`` tells networks of one layout and size apart, ``size`` is the rung of a ladder
-    of costs, ``error`` (a fraction) is None where it is not known."""
-
-    layout: str
-    num_images: int
-    instance: str | int = 0
-    size: float = 1.0
-    seed: int = 0
-    error: float | None = None
-
-    @property
-    def arm(self) -> Arm:
-        return self.layout, self.size
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What the run is, whatever came out."""
-        return self.layout, self.size, self.instance, self.num_images, self.seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,22 +54,24 @@ class Answer:
 
 
 def rank_runs(observed: Sequence[Run], possible: Sequence[Run], target_images: float, hours: Callable[[Run], float],
-              *, target_size: float | None = None, seed: int = 0) -> list[RankedRun]:  # fmt: skip
+              *, target_size: float | None = None, seed: int = 0,
+              images: int | None = None) -> list[RankedRun]:  # fmt: skip
     """All possible runs, the most useful an hour first. Arms of fewer than ``MIN_SIZES`` data sizes come before all
     others, their cheapest runs first. ``target_size``: the choice is among the arms of this size (None: among all).
 
     Raises InputError for arms that cannot get enough data sizes, and for hours that are not positive.
     """
-    return Beliefs(observed, possible, target_images, target_size=target_size, seed=seed).rank(possible, hours)
+    beliefs = Beliefs(observed, possible, target_images, target_size=target_size, seed=seed, images=images)
+    return beliefs.rank(possible, hours)
 
 
 def settled(observed: Sequence[Run], possible: Sequence[Run], target_images: float, *, probability: float = 0.95,
             regret: float | None = None, target_size: float | None = None, seed: int = 0,
-            beyond: bool = False) -> Answer:  # fmt: skip
+            beyond: bool = False, images: int | None = None) -> Answer:  # fmt: skip
     """Whether more runs are needed: P(best) has reached ``probability``, or the expected regret of the best is below
     ``regret`` (in error). Beyond the distance for which predictions are calibrated nothing is settled, unless
     ``beyond``. ``possible`` names arms that have no run yet."""
-    beliefs = Beliefs(observed, possible, target_images, target_size=target_size, seed=seed)
+    beliefs = Beliefs(observed, possible, target_images, target_size=target_size, seed=seed, images=images)
     return beliefs.answer(probability=probability, regret=regret, beyond=beyond)
 
 
@@ -102,11 +79,11 @@ class Beliefs:
     """What is believed after the observed runs; the fit behind ``rank_runs`` and ``settled``."""
 
     def __init__(self, observed: Sequence[Run], possible: Sequence[Run], target_images: float, *,
-                 target_size: float | None = None, seed: int = 0) -> None:  # fmt: skip
+                 target_size: float | None = None, seed: int = 0, images: int | None = None) -> None:  # fmt: skip
         if not (math.isfinite(target_images) and target_images > 0):
             raise InputError(f"target_images: expected a number above 0, got {target_images!r}")
         self.target = float(target_images)
-        self.known = [run for run in observed if run.error is not None]
+        self.known = [with_logarithm(run, images) for run in observed if usable(run, images)]
         self._done = {run.key for run in observed}  # failed ones too: they are not run again
         self.arms = sorted({run.arm for run in (*observed, *possible)})
         self.choices = [arm for arm in self.arms if target_size is None or arm[1] == target_size]
@@ -115,33 +92,24 @@ class Beliefs:
         self.sizes = {arm: {run.num_images for run in self.known if run.arm == arm} for arm in self.arms}
         self.fitted = [arm for arm in self.arms if len(self.sizes[arm]) >= MIN_SIZES]
         self.lacking = [arm for arm in self.arms if len(self.sizes[arm]) < MIN_SIZES]
-        self._seed = seed
-        self._fit = self._fits() if self.fitted else None
+        self._images = images
+        self._fit = self._fits(seed) if self.fitted else None
         if self._fit is not None:
             self._draw(self._fit, possible)
 
     # --- the fit ------------------------------------------------------------------------------------------------------
 
-    def _fits(self) -> Fits:
-        curves = []
-        for arm in self.fitted:
-            runs = [run for run in self.known if run.arm == arm]
-            several = len({run.instance for run in runs}) > 1  # what stays with a run: its network, else its seed
-            labels = [f"{arm}: {run.instance}" if several else f"seed {run.seed}" for run in runs]
-            curves.append(Curve(str(arm), [run.num_images for run in runs], _errors(runs), labels))
-        return fit_curves(curves, seed=self._seed, draws=DRAWS)
-
-    def _samples_of(self, fits: Fits, sizes: Sequence[float]) -> Array:
-        sets = [dataclasses.replace(fits, seed=self._seed * SETS + number) for number in range(SETS)]
-        return np.concatenate([one.predict(sizes, beyond=True) for one in sets])
+    def _fits(self, seed: int) -> Fits:
+        return fit_curves(curves_of([run for run in self.known if run.arm in self.fitted], self._images), seed=seed)
 
     def _draw(self, fits: Fits, possible: Sequence[Run]) -> None:
         """Draws at every data size that is asked for, (draws, arms, sizes); worths at the target, (draws, choices)."""
         sizes = sorted({float(run.num_images) for run in (*self.known, *possible)} | {self.target})
         self._place = {size: place for place, size in enumerate(sizes)}
-        self._samples = self._samples_of(fits, sizes)
+        self._samples = fits.predict(sizes, beyond=True)
         self._log = np.log(self._samples)
-        chosen = [self.fitted.index(arm) for arm in self.choices if arm in self.fitted]
+        self.choices_fitted = [arm for arm in self.choices if arm in self.fitted]
+        chosen = [self.fitted.index(arm) for arm in self.choices_fitted]
         self._worth = self._samples[:, chosen, self._place[self.target]]
         self.seed_variance, self.instance_variance = _variances(self.known, fits.noise_sd)
 
@@ -158,11 +126,10 @@ class Beliefs:
         best = min(known, key=regrets.__getitem__)
         done, reason = self._verdict(best, chances[best], regrets[best], probability, regret)
         far = max(self.target / max(self.sizes[arm]) for arm in known)
-        reach = self._fit.calibration.reach if self._fit else math.inf
         if missing:
             done, reason = False, _lacking(missing)
-        elif far > reach * (1 + 1e-9) and not beyond:
-            done, reason = False, f"the target is {far:.3g} times the data of an arm; calibrated up to {reach:g} times"
+        elif far > REACH * (1 + 1e-9) and not beyond:
+            done, reason = False, f"the target is {far:.3g} times the data of an arm; calibrated up to {REACH:g} times"
         return Answer(best=best, probability_best=chances, regret=regrets, settled=done, reason=reason)
 
     def _verdict(self, best: Arm, chance: float, loss: float, wanted: float, least: float | None) -> tuple[bool, str]:
@@ -216,21 +183,33 @@ class Beliefs:
         return run.arm, run.num_images, run.instance if seen else None
 
     def _drops(self, kinds: Sequence[tuple[Arm, int, str | int | None]]) -> list[tuple[float, ...]]:
-        """The expected drop of regret after 1, 2, 4 runs of each kind."""
+        """The expected drop of regret after 1, 2, 4 runs of each kind: by themselves, or as their half of what
+        they tell together with as many of the strongest other arm at the same data size, where what both arms have in
+        common drops out. Worths are taken beside the best arm's: only differences change a choice."""
         worth = np.clip(self._worth, *np.quantile(self._worth, [CLIP, 1 - CLIP], axis=0))
-        means, spread = worth.mean(axis=0), worth.std(axis=0)
+        means = worth.mean(axis=0)
+        order = [self.choices_fitted[i] for i in np.argsort(means)]
+        gaps = worth - means - (worth - means)[:, [int(means.argmin())]]
         found = []
         for arm, num_images, instance in kinds:
             effect, variance = self._instance(arm, instance)
-            shown = self._log[:, self.fitted.index(arm), self._place[float(num_images)]] + effect
-            shown = np.clip(shown, *np.quantile(shown, [CLIP, 1 - CLIP]))
-            shown = shown - shown.mean()
-            together = shown @ (worth - means) / len(shown)  # (choices,)
-            chance = np.abs(together) < SURE / math.sqrt(len(shown)) * spread * shown.std()
-            together = np.where(chance, 0.0, together)
-            sds = [math.sqrt(float(shown.var()) + variance / count) for count in BATCHES]
-            found.append(tuple(_drop(means, together / sd) for sd in sds))
+            shown = self._log_at(arm, num_images) + effect
+            values = [_after(means, gaps, shown, variance / count) for count in BATCHES]
+            rival = next((other for other in order if other != arm), None)
+            if rival is not None:
+                apart = shown - self._log_at(rival, num_images)
+                more = variance + self.seed_variance + self.instance_variance
+                both = [_after(means, gaps, apart, more / count) for count in BATCHES]
+                alone = [_after(means, gaps, self._log_at(rival, num_images), (more - variance) / count)
+                         for count in BATCHES]  # fmt: skip
+                values = [max(one, min(two / 2, two - other))
+                          for one, two, other in zip(values, both, alone, strict=True)]  # fmt: skip
+            found.append(tuple(values))
         return found
+
+    def _log_at(self, arm: Arm, num_images: int) -> Array:
+        values: Array = self._log[:, self.fitted.index(arm), self._place[float(num_images)]]
+        return values
 
     def _instance(self, arm: Arm, instance: str | int | None) -> tuple[Array | float, float]:
         """What is believed of an instance's own effect on log error: its mean in each draw, (draws,), and the variance
@@ -243,6 +222,16 @@ class Beliefs:
         residuals = (logs - self._log[:, self.fitted.index(arm)][:, places]).sum(axis=1)
         precision = len(runs) / self.seed_variance + 1 / self.instance_variance
         return residuals / self.seed_variance / precision, 1 / precision + self.seed_variance
+
+
+def _after(means: Array, gaps: Array, shown: Array, variance: float) -> float:
+    """What a result is worth that is ``shown`` (draws,) but for noise of this variance."""
+    shown = np.clip(shown, *np.quantile(shown, [CLIP, 1 - CLIP]))
+    shown = shown - shown.mean()
+    together = shown @ gaps / len(shown)  # (choices,)
+    chance = np.abs(together) < SURE / math.sqrt(len(shown)) * gaps.std(axis=0) * shown.std()
+    together = np.where(chance, 0.0, together)
+    return _drop(means, together / math.sqrt(float(shown.var()) + variance))
 
 
 def _drop(means: Array, slopes: Array) -> float:

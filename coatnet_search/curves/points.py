@@ -21,16 +21,22 @@ class Points:
     y: Array
     runs: tuple[str, ...] | None
     warnings: tuple[str, ...]
+    instances: tuple[str, ...] | None = None
 
     @property
     def num_sizes(self) -> int:
         return len(np.unique(self.x, axis=0))
 
 
-def check_points(x: ArrayLike, error: ArrayLike, runs: Sequence[object] | None = None, name: str = "curve") -> Points:
-    """The points in order of x. Raises InputError for what no form can be fitted to: shapes that differ, numbers that
-    are not positive, a curve that diverged."""
-    x_array, y = _numbers(f"{name}: x", x), _numbers(f"{name}: error", error)
+def check_points(x: ArrayLike, error: ArrayLike, runs: Sequence[object] | None = None, name: str = "curve",
+                 instances: Sequence[object] | None = None, images: int | None = None) -> Points:  # fmt: skip
+    """The points in order of x; ``instances`` (by default the runs) name what stays with a run at all sizes, and of
+    ``images`` images none wrong counts as half a wrong one.
+
+    Raises InputError for what no form can be fitted to: shapes that differ, numbers that are not positive, a curve of
+    which one run diverged.
+    """
+    x_array, y = _numbers(f"{name}: x", x), _numbers(f"{name}: error", _half_wrong(error, images))
     if y.ndim != 1 or x_array.ndim not in (1, 2) or len(x_array) != len(y):
         raise InputError(f"{name}: expected as many x as errors, got shapes {x_array.shape} and {y.shape}")
     if runs is not None and len(runs) != len(y):
@@ -38,8 +44,24 @@ def check_points(x: ArrayLike, error: ArrayLike, runs: Sequence[object] | None =
     order = np.lexsort(x_array.reshape(len(y), -1).T[::-1])
     x_array, y = x_array[order], y[order]
     labels = None if runs is None else tuple(str(runs[i]) for i in order)
+    stays = labels if instances is None else tuple(str(instances[i]) for i in order)
     warnings = _shape_of(name, x_array, y, labels) if x_array.ndim == 1 else ()
-    return Points(x_array, y, labels, warnings)
+    return Points(x_array, y, labels, warnings, stays)
+
+
+def half_wrong(images: int) -> float:
+    """What none wrong of so many images counts as: (0 + 1/2) / (images + 1), which has a logarithm."""
+    return 0.5 / (images + 1)
+
+
+def _half_wrong(error: ArrayLike, images: int | None) -> ArrayLike:
+    if images is None:
+        return error
+    try:
+        values = np.asarray(error, dtype=float)
+    except (TypeError, ValueError):
+        return error  # refused as all others
+    return np.where(values == 0, half_wrong(images), values)
 
 
 def _numbers(place: str, values: ArrayLike) -> Array:
@@ -62,7 +84,9 @@ def _shape_of(name: str, x: Array, y: Array, labels: tuple[str, ...] | None) -> 
     sizes, means = means_by_size(x, np.log(y))
     rise = means - np.minimum.accumulate(means)
     worst = int(np.argmax(rise))
-    if rise[worst] > np.log(DIVERGED):
+    if (
+        rise[worst] > np.log(DIVERGED) and (x == sizes[worst]).sum() == 1
+    ):  # several runs show themselves how they differ
         raise InputError(
             f"{name}: diverged: the error at x = {sizes[worst]:g} is {np.exp(rise[worst]):.3g} times the smallest"
             " before it; leave the run out"

@@ -13,6 +13,7 @@ class PowerLaw(Form):
     name = "power"
     parameters = ("b", "c")
     min_sizes = 2
+    dimensions = 1
     bounds = ((-9.0, 2.0),)
 
     def features(self, x: Array, shape: Array) -> Array:
@@ -27,5 +28,5 @@ class PowerLaw(Form):
         c = float(np.exp(shape[0]))
         return {"b": float(linear[0] * y_scale * x_scale[0] ** c), "c": c}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        return np.ones((count, 1)), np.log(exponents(rng, count))[:, None]
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        return np.ones((len(cube), 1)), np.log(exponents(cube[:, 0]))[:, None]

@@ -13,6 +13,7 @@ class Saturating(Form):
     name = "saturating"
     parameters = ("a", "b", "c", "d")
     min_sizes = 4
+    dimensions = 3
     simpler = "floor"
     floor = 0
     bounds = ((-5.0, 3.0), (-14.0, 5.0))
@@ -30,7 +31,7 @@ class Saturating(Form):
         a = float(linear[1] * y_scale * ((1 + d) * x_scale[0]) ** b)
         return {"a": a, "b": b, "c": float(linear[0] * y_scale), "d": d * float(x_scale[0])}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        floor = floors(rng, count)
-        shape = np.stack([np.log(exponents(rng, count)), rng.uniform(-5.0, 2.5, count)], axis=1)
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        shape = np.stack([np.log(exponents(cube[:, 0])), -5.0 + 7.5 * cube[:, 1]], axis=1)
+        floor = floors(np.maximum(2 * cube[:, 2] - 1, 0.0))  # none for one half of the curves
         return np.stack([floor, 1 - floor], axis=1), shape

@@ -13,6 +13,7 @@ class Shifted(Form):
     name = "shifted"
     parameters = ("b", "c", "g")
     min_sizes = 3
+    dimensions = 2
     simpler = "power"
     bounds = ((-9.0, 3.0), (-16.0, 8.0))
 
@@ -29,6 +30,6 @@ class Shifted(Form):
         b = float(linear[0] * y_scale * x_scale[0] ** c / (1 + g) ** c)
         return {"b": b, "c": c, "g": g / float(x_scale[0])}
 
-    def prior(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
-        offset = rng.uniform(-6.0, 2.0, count)
-        return np.ones((count, 1)), np.stack([np.log(exponents(rng, count)), offset], axis=1)
+    def plausible(self, cube: Array) -> tuple[Array, Array]:
+        offset = -6.0 + 8.0 * cube[:, 1]
+        return np.ones((len(cube), 1)), np.stack([np.log(exponents(cube[:, 0])), offset], axis=1)

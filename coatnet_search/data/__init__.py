@@ -1,4 +1,4 @@
-"""PLUGIN what is learned from: one file and one line in ``DATASETS`` each.
+"""PLUGIN images in: data sets, index, splits, batches. A data set is a file in ``sources`` and a line here.
 
 A data set's module defines ``open_source(spec) -> Source``, its training split (see ``source.py``): labels, class
 names, and images as encoded files or as an array; and ``open_test(spec, class_names)``, the same of its test split, or
@@ -7,9 +7,9 @@ they fit, decoded once per machine. Only full training opens the test split (``t
 """
 
 DATASETS = {
-    "digits": "coatnet_search.data.digits",
-    "parquet": "coatnet_search.data.parquet",
-    "image_folder": "coatnet_search.data.image_folder",
-    "cifar10": "coatnet_search.data.cifar10",
-    "cifar100": "coatnet_search.data.cifar100",
+    "digits": "coatnet_search.data.sources.digits",
+    "parquet": "coatnet_search.data.sources.parquet",
+    "image_folder": "coatnet_search.data.sources.image_folder",
+    "cifar10": "coatnet_search.data.sources.cifar10",
+    "cifar100": "coatnet_search.data.sources.cifar100",
 }

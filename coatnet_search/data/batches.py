@@ -14,6 +14,7 @@ from torch import Tensor
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.augmentation import Augmentation, generator
+from coatnet_search.data.decode import Reading
 from coatnet_search.data.splits_and_regimes import nested_order
 
 Batch = tuple[Tensor, Tensor]  # float (B, C, S, S) normalised, channels last; int64 (B,)
@@ -58,9 +59,11 @@ class Data:
 
     class_names: tuple[str, ...]
     in_channels: int
+    reading: Reading | None = None  # how files become these pixels; None where they are none of files
     digest: str
     note: str | None
     num_broken: int
+    findings: tuple[str, ...] = ()  # see ``Source``
     image_size: int  # used where a batch is asked for without one
     seed: int  # of the split and of regimes
     per_class: int = 1  # least images of a class in a regime
@@ -121,15 +124,20 @@ class Data:
         regime: Tensor,
         image_size: int | None = None,
         part: Part = ALL,
+        balanced: bool = False,
     ) -> Iterator[Batch]:
         """One epoch of augmented batches over the images of ``regime``, shuffled and changed by (seed, epoch) alone.
 
         Every batch has ``batch_size`` images, or all of them where there are fewer. Of each, ``part`` gives one of
-        several workers its share: the same images, changed in the same way, whoever takes them. Raises InputError where
-        a batch does not divide among them.
+        several workers its share: the same images, changed in the same way, whoever takes them. ``balanced``: equally
+        many images of each class, in as many batches. Raises InputError where a batch does not divide among workers.
         """
         count = min(len(regime), batch_size * self.num_steps(batch_size, len(regime)))
-        order = torch.randperm(len(regime), generator=generator(seed, epoch, 0))
+        random = generator(seed, epoch, 0)
+        if balanced:
+            order = balanced_order(self.labels[regime], count, random)
+        else:
+            order = torch.randperm(len(regime), generator=random)
         numbers = regime[order[:count]]
         side = image_size or self.image_size
         size = min(count, batch_size)
@@ -176,6 +184,21 @@ class Data:
             values = batch.contiguous(memory_format=torch.channels_last)
             torch.addcmul(offset, values, scale, out=values)  # in place: a fresh large block costs more than the sum
             yield values, labels[begin : begin + batch_size]
+
+
+def balanced_order(labels: Tensor, count: int, random: torch.Generator) -> Tensor:
+    """``count`` places of ``labels`` in random order, equally many of each class to within one: images of small classes
+    come again and again, those of large ones take turns over the epochs."""
+    sizes = torch.bincount(labels)
+    members = [part for part in torch.split(labels.argsort(stable=True), sizes.tolist()) if len(part)]
+    wanted = torch.full((len(members),), count // len(members))
+    wanted[torch.randperm(len(members), generator=random)[: count % len(members)]] += 1
+    chosen = []
+    for part, number in zip(members, wanted.tolist(), strict=True):
+        rounds = -(-number // len(part))
+        chosen.append(torch.cat([part[torch.randperm(len(part), generator=random)] for _ in range(rounds)])[:number])
+    order = torch.cat(chosen)
+    return order[torch.randperm(len(order), generator=random)]
 
 
 def share(count: int, batch_size: int, part: Part) -> Tensor:

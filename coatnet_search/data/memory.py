@@ -12,10 +12,11 @@ from coatnet_search.core.errors import InputError
 from coatnet_search.data.augmentation import STORED_OVER_SHOWN, Augmentation, augment, centre, draw_choices, generator
 from coatnet_search.data.batches import ALL, Part
 from coatnet_search.data.cache import cached
-from coatnet_search.data.decode import open_image, square, to_array
+from coatnet_search.data.decode import Reading, open_image, square, to_array
 from coatnet_search.data.index import Index, parallel
 from coatnet_search.data.randaugment import RandAugment
 from coatnet_search.data.source import Encoded, Pixels, Source
+from coatnet_search.data.value_range import special_values
 
 LIMIT_BYTES = 2 << 30
 SMALL_SIDE = 96  # equal squares up to this side are kept as they are, whatever size is trained at
@@ -34,14 +35,14 @@ def stored_side(index: Index, image_size: int | None) -> tuple[int, int]:
     return round(image_size * STORED_OVER_SHOWN), image_size
 
 
-def fits(index: Index, image_size: int | None) -> bool:
+def fits(index: Index, channels: int, image_size: int | None) -> bool:
     side, _ = stored_side(index, image_size)
-    return len(index.numbers) * index.channels * side * side <= LIMIT_BYTES
+    return len(index.numbers) * channels * side * side <= LIMIT_BYTES
 
 
-def _decode_all(images: Encoded, index: Index, side: int, out: NDArray[np.uint8]) -> None:
+def _decode_all(images: Encoded, index: Index, reading: Reading, side: int, out: NDArray[np.uint8]) -> None:
     def one(place: int) -> None:
-        image = open_image(images.read(int(index.numbers[place])), index.channels)
+        image = open_image(images.read(int(index.numbers[place])), reading)
         out[place] = to_array(square(image, side))
 
     parallel(one, len(index.numbers))
@@ -55,20 +56,21 @@ def _resize_all(images: Pixels, index: Index, side: int, out: NDArray[np.uint8])
         out[begin : begin + len(part)] = part.numpy()
 
 
-def decoded(source: Source, index: Index, side: int) -> NDArray[np.uint8]:
+def decoded(source: Source, index: Index, reading: Reading, side: int) -> NDArray[np.uint8]:
     """(N, C, side, side) in the index's order, memory-mapped: processes of a machine share one copy."""
 
     def write(path: Path) -> None:
-        shape = (len(index.numbers), index.channels, side, side)
+        shape = (len(index.numbers), reading.channels, side, side)
         out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         images = source.load()
         if isinstance(images, Pixels):
             _resize_all(images, index, side, out)
         else:
-            _decode_all(images, index, side, out)
+            _decode_all(images, index, reading, side, out)
         out.flush()
 
-    name = f"squares-{index.content_digest()}-{index.channels}x{side}.npy"
+    values = "".join(f"-{part}" for part in special_values(index, reading).values())
+    name = f"squares-{index.content_digest()}-{reading.channels}x{side}{values}.npy"
     pixels: NDArray[np.uint8] = np.load(cached(name, write), mmap_mode="c")  # copy-on-write: torch wants it writable
     return pixels
 

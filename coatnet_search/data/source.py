@@ -1,6 +1,7 @@
 """What a data set hands over: encoded files or an array of pixels, with labels. The interface of this plugin folder."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from coatnet_search.core.errors import SetupError
+from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.remote import local_path
+from coatnet_search.data.sources.listing import shown
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
@@ -43,7 +45,9 @@ class Source:
 
     ``fingerprint`` is cheap to compute and changes whenever the files do; ``load`` may be slow and is called only when
     something must be read that the cache does not hold; ``sample(count)`` gives the contents of some images quickly.
-    ``all_classes``: whether a class without an image is a mistake (in training it is).
+    ``all_classes``: whether a class without an image is a mistake (in training it is). ``is_val``: (N,) which images
+    are a validation split that came with the data; None: it is held out of training's. ``findings``: which folder or
+    file is what, and what was passed over, as sentences. ``labels``: (N,) where they are known without ``load``.
     """
 
     fingerprint: str
@@ -53,6 +57,13 @@ class Source:
     sample: Callable[[int], Sequence[bytes]] | None = None
     note: str | None = None
     all_classes: bool = True
+    is_val: NDArray[np.bool_] | None = None
+    findings: tuple[str, ...] = ()
+    labels: NDArray[np.int64] | None = None
+
+
+class Unlabelled(InputError):
+    """A validation or test split that has images but no labels: it is passed over."""
 
 
 def require_path(spec: "DataSpec", what: str) -> Path:
@@ -62,13 +73,34 @@ def require_path(spec: "DataSpec", what: str) -> Path:
     path = local_path(spec.path)
     if not path.exists():
         raise SetupError(f"data.path: {path} does not exist; give {what} by --set data.path=...")
+    utf8(path.resolve())
     return path.resolve()
+
+
+def utf8(path: Path) -> str:
+    """The path as text. Raises InputError for one that no text file could hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"data.path: {shown(path)}: the name is not UTF-8, and no study could name it; rename it or "
+                         "give a link to it") from None  # fmt: skip
+    return str(path)
 
 
 def fingerprint(root: Path, files: Iterable[Path]) -> str:
     """Hex digest of the names, sizes and modification times of files below ``root`` (or of ``root`` itself)."""
-    seen = hashlib.blake2b(str(root).encode(), digest_size=16)
+    seen = hashlib.blake2b(os.fsencode(root), digest_size=16)
     for file in files:
-        status = file.stat()
-        seen.update(f"\0{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}".encode())
+        try:
+            status = file.stat()
+        except OSError:  # a broken link: a file that cannot be read, as will be found
+            status = file.lstat()
+        seen.update(b"\0%b\0%d\0%d" % (os.fsencode(file.relative_to(root)), status.st_size, status.st_mtime_ns))
+    return seen.hexdigest()
+
+
+def label_key(class_names: Sequence[str], labels: NDArray[np.int64]) -> str:
+    """Hex digest of what images are called: the index keeps labels, so that its name must change with them."""
+    seen = hashlib.blake2b("\0".join(class_names).encode(), digest_size=8)
+    seen.update(labels.astype("<i8").tobytes())
     return seen.hexdigest()

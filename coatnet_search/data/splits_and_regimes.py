@@ -57,6 +57,20 @@ def split(
     return np.flatnonzero(~validates), np.flatnonzero(validates)
 
 
+def shared_images(
+    hashes: Hashes, labels: Labels, other_hashes: Hashes, other_labels: Labels
+) -> tuple[int, list[tuple[int, int]]]:
+    """How many images are among the others too, byte for byte; and those that stand there under other labels alone:
+    the place of each, and a label that it has there."""
+    words = [np.ascontiguousarray(each).view("V16").ravel() for each in (hashes, other_hashes)]
+    places = np.flatnonzero(np.isin(words[0], words[1]))
+    there: dict[bytes, set[int]] = {}
+    for place in np.flatnonzero(np.isin(words[1], words[0])):
+        there.setdefault(words[1][place].tobytes(), set()).add(int(other_labels[place]))
+    found = ((int(place), there[words[0][place].tobytes()]) for place in places)
+    return len(places), [(place, min(known)) for place, known in found if int(labels[place]) not in known]
+
+
 def nested_order(hashes: Hashes, labels: Labels, *, seed: int, draw: int = 0, per_class: int = 1) -> Numbers:
     """The positions 0..N-1 in an order whose every prefix is a stratified sample, so that smaller ones nest in larger.
 

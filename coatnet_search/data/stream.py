@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from coatnet_search.data.augmentation import STORED_OVER_SHOWN, Augmentation, generator
 from coatnet_search.data.batches import ALL, Part, share
-from coatnet_search.data.decode import open_image, open_pixels, pixels_of, square
+from coatnet_search.data.decode import Reading, open_image, open_pixels, pixels_of, square
 from coatnet_search.data.source import Encoded
 
 
@@ -25,7 +25,7 @@ class _Images(Dataset[Tensor]):
 
     images: Encoded
     numbers: NDArray[np.int64]
-    channels: int
+    reading: Reading
     side: int
     change: Any = None  # a torchvision transform
     seeds: tuple[int, int] = (0, 0)
@@ -35,7 +35,8 @@ class _Images(Dataset[Tensor]):
         return len(self.numbers)
 
     def __getitems__(self, places: list[int]) -> Tensor:
-        batch = torch.empty(len(places), self.side, self.side, self.channels, dtype=torch.uint8).permute(0, 3, 1, 2)
+        shape = (len(places), self.side, self.side, self.reading.channels)
+        batch = torch.empty(shape, dtype=torch.uint8).permute(0, 3, 1, 2)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator
             for row, place in zip(batch, places, strict=True):
                 number = int(self.numbers[place])
@@ -45,11 +46,11 @@ class _Images(Dataset[Tensor]):
     def _changed(self, number: int) -> Tensor:
         # not torch.manual_seed: it asks after GPUs, for each image, with a stack trace where none is in use
         torch.default_generator.manual_seed(generator(*self.seeds, number).initial_seed())
-        changed: Tensor = self.change(open_pixels(self.images.read(number), self.channels))
+        changed: Tensor = self.change(open_pixels(self.images.read(number), self.reading))
         return changed
 
     def _plain(self, number: int) -> Tensor:
-        image = open_image(self.images.read(number), self.channels)
+        image = open_image(self.images.read(number), self.reading)
         shown = square(image, self.side if self.whole else round(self.side * STORED_OVER_SHOWN))
         margin = (shown.width - self.side) // 2
         return pixels_of(shown.crop((margin, margin, margin + self.side, margin + self.side)))
@@ -77,8 +78,8 @@ def transform(recipe: Augmentation, side: int) -> Any:
 class Streamed:
     """The iterators of ``InMemory`` for images that stay encoded. ``numbers`` maps positions to the source's."""
 
-    def __init__(self, images: Encoded, numbers: NDArray[np.int64], channels: int, workers: int) -> None:
-        self.images, self.numbers, self.channels, self.workers = images, numbers, channels, workers
+    def __init__(self, images: Encoded, numbers: NDArray[np.int64], reading: Reading, workers: int) -> None:
+        self.images, self.numbers, self.reading, self.workers = images, numbers, reading, workers
 
     @property
     def streamed(self) -> bool:
@@ -98,13 +99,13 @@ class Streamed:
         part: Part = ALL,
     ) -> Iterator[Tensor]:
         chosen = self.numbers[numbers[share(len(numbers), batch_size, part)].numpy()]
-        items = _Images(self.images, chosen, self.channels, side, transform(recipe, side), seeds)
+        items = _Images(self.images, chosen, self.reading, side, transform(recipe, side), seeds)
         return self._batches(items, batch_size // part[1], device)
 
     def plain(
         self, numbers: Tensor, batch_size: int, side: int, device: torch.device, whole: bool = False
     ) -> Iterator[Tensor]:
-        items = _Images(self.images, self.numbers[numbers.numpy()], self.channels, side, whole=whole)
+        items = _Images(self.images, self.numbers[numbers.numpy()], self.reading, side, whole=whole)
         return self._batches(items, batch_size, device)
 
     def _batches(self, items: _Images, batch_size: int, device: torch.device) -> Iterator[Tensor]:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from coatnet_search.analysis.choose import Choice
 from coatnet_search.analysis.frame import complete
+from coatnet_search.analysis.front import with_num_val
 from coatnet_search.core.quantities import heading, quantity, show
 from coatnet_search.figures.audit import figures as audit_figures
 from coatnet_search.figures.audit.pictures import write_audit_pictures
@@ -29,7 +30,7 @@ from coatnet_search.figures.scaling.pictures import write_scaling_pictures
 from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
 from coatnet_search.figures.search import figures
 from coatnet_search.figures.search.pictures import write_pictures
-from coatnet_search.figures.search.summary import duration, summarize, write_csv
+from coatnet_search.figures.search.summary import duration, summarize, write_trials
 from coatnet_search.figures.supernet import figures as supernet_figures
 
 NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
@@ -57,10 +58,10 @@ def write_report(
     """
     objectives = dict(study["objectives"])
     audit = audit or audit_section(frame, study)
-    frame = complete(audit.audited_record.frame if audit else frame, objectives)
+    frame = with_num_val(complete(audit.audited_record.frame if audit else frame, objectives), num_val)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
     write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
-    write_csv(frame, run / "trials.csv")
+    write_trials(frame, run / "trials.csv")
     section = section or scaling_section(frame, study, num_val)
     if section and section.scaling:
         write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")
@@ -91,7 +92,7 @@ def html_page(
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
     audit = audit or audit_section(frame, study)
-    frame = audit.audited_record.frame if audit else frame
+    frame = with_num_val(audit.audited_record.frame if audit else frame, num_val)
     data = summarize(frame, study, choices, num_val, note, audit=audit)
     found = found or insights(frame, study, run)
     data |= {
@@ -115,6 +116,7 @@ def html_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["disturbed"] = lambda name, row: any(name.startswith(one) for one in row.get("disturbed") or ())
     environment.filters.update(
         quantity=partial(show, unit=False), title=_title, heading=heading, seconds=duration, span=span
     )

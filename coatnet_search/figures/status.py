@@ -10,6 +10,7 @@ import pandas as pd
 
 from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front import comparable, ranked
+from coatnet_search.analysis.networks import networks
 from coatnet_search.core.quantities import quality
 from coatnet_search.figures.search.summary import cost
 from coatnet_search.record.journal import alive
@@ -31,7 +32,8 @@ def status(run: Path, frame: pd.DataFrame, study: Mapping[str, Any]) -> dict[str
                        "no trial yet" if frame.empty else "not running")  # fmt: skip
     rows = comparable(frame, study["objectives"])
     main = quality(study["objectives"])
-    best = ranked(rows, {main: study["objectives"][main]}).iloc[0] if len(rows) else None
+    known = networks(rows, study["objectives"]).table if len(rows) else rows
+    best = ranked(known, {main: study["objectives"][main]}).iloc[0] if len(known) else None
     return {
         "state": state, "running": running, "trials": len(frame), "ended": ended, "planned": planned,
         "progress": min(1.0, ended / planned) if planned else None,

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import build, timm_cfg
+from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.augmentation import centre
 from coatnet_search.data.batches import Data
-from coatnet_search.data.decode import open_image, square, to_array
+from coatnet_search.data.decode import Reading, open_image, square, to_array
 from coatnet_search.full.networks import Network, read_file
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -32,7 +33,11 @@ OURS = "coatnet_search"  # the name of our networks in timm, and the key of what
 @dataclass(frozen=True, kw_only=True)
 class Sight:
     """How a network wants to see an image: its central square resized to ``stored``, the middle ``shown`` of these
-    pixels cut out and resized to ``image_size``, normalised by ``mean`` and ``std`` (of 0..255, a channel each)."""
+    pixels cut out and resized to ``image_size``, normalised by ``mean`` and ``std`` (of 0..255, a channel each).
+
+    ``value_range`` and ``background``: see ``Reading``. A folder that was written before these has neither: what is
+    transparent is not laid on a ground there, as in its training, and images of more than 8 bits a value are refused.
+    """
 
     stored: int
     shown: int
@@ -40,6 +45,8 @@ class Sight:
     in_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None
+    background: int | None = None
 
     @classmethod
     def of(cls, data: Data, image_size: int, centre_crop: bool = True) -> "Sight":
@@ -48,11 +55,14 @@ class Sight:
         if data.images.streamed and not centre_crop:
             stored = image_size
         return cls(stored=stored, shown=shown if centre_crop else stored, image_size=image_size,
-                   in_channels=data.in_channels, mean=data.mean, std=data.std)  # fmt: skip
+                   in_channels=data.in_channels, mean=data.mean, std=data.std,
+                   value_range=data.reading.value_range if data.reading else None,
+                   background=data.reading.background if data.reading else None)  # fmt: skip
 
     def pixels(self, content: bytes) -> Tensor:
         """The bytes of an image file as uint8 (C, stored, stored). Raises what Pillow raises of damaged files."""
-        return torch.from_numpy(to_array(square(open_image(content, self.in_channels), self.stored)).copy())
+        reading = Reading(channels=self.in_channels, value_range=self.value_range, background=self.background)
+        return torch.from_numpy(to_array(square(open_image(content, reading), self.stored)).copy())
 
     def batch(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, stored, stored) -> what the network takes, float (B, C, S, S)."""
@@ -132,10 +142,11 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         ours = found[OURS]
-        sight = Sight(**{**ours["sight"], "mean": tuple(ours["sight"]["mean"]), "std": tuple(ours["sight"]["std"])})
+        lists = {key: tuple(value) for key, value in ours["sight"].items() if isinstance(value, list)}
+        sight = Sight(**{**ours["sight"], **lists})
         names = tuple(str(name) for name in found["label_names"])
-        network = _network(found, sight, len(names))
-    except (ValueError, KeyError, TypeError) as error:
+        network, loss, about = _network(found, sight, len(names)), ours["loss"], ours["about"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder / CONFIG}: not a file of `train` or `export`: {error}") from None
     tensors, _ = read_file(folder / WEIGHTS)
     try:
@@ -146,13 +157,13 @@ def read_bundle(folder: Path) -> Bundle:
             model.load_state_dict(tensors)
     except (InputError, RuntimeError) as error:
         raise InputError(f"{folder}: {CONFIG} and {WEIGHTS} do not belong together: {str(error)[:200]}") from None
-    return Bundle(model=model.eval(), network=network, sight=sight, class_names=names, loss=ours["loss"],
-                  about=ours["about"])  # fmt: skip
+    return Bundle(model=model.eval(), network=network, sight=sight, class_names=names, loss=loss, about=about)
 
 
 def _network(found: Mapping[str, Any], sight: Sight, classes: int) -> Network:
     name = found[OURS]["name"]
     if found["architecture"] == OURS:
         return Network(name=name, shape=Arch.from_dict(found["model_args"]["arch"]))
+    check_name(found["architecture"])
     shape = Arch(image_size=sight.image_size, in_channels=sight.in_channels, num_classes=classes)
     return Network(name=name, shape=shape, timm=found["architecture"])

@@ -62,7 +62,8 @@ def export_onnx(bundle: Bundle, out: Path) -> list[Path]:
             input_names=["images"], output_names=["logits"], dynamic_shapes=({0: batch},),
         )  # fmt: skip
     graph = onnx.load(path)
-    told = {"class_names": list(bundle.class_names), "mean": bundle.sight.mean, "std": bundle.sight.std}
+    told = {"class_names": list(bundle.class_names), "mean": bundle.sight.mean, "std": bundle.sight.std,
+            "value_range": bundle.sight.value_range, "background": bundle.sight.background}  # fmt: skip
     onnx.helper.set_model_props(graph, {key: json.dumps(value) for key, value in told.items()})
     onnx.checker.check_model(graph)
     onnx.save(graph, path)

@@ -23,8 +23,9 @@ from coatnet_search.architecture.build import CoAtNet, build, fit_tables, seeded
 from coatnet_search.architecture.cost import Count, cost, count_module
 from coatnet_search.architecture.family import DEPTHWISE, FAMILY, named_arch
 from coatnet_search.architecture.peer_spec import PeerSpec
-from coatnet_search.architecture.peers import TIMM, check_name, create, make_peer, native_size
+from coatnet_search.architecture.peers import TIMM, create, make_peer, native_size
 from coatnet_search.architecture.timm_bridge import PAPER, from_timm
+from coatnet_search.architecture.timm_names import check_name, create_by_name
 from coatnet_search.architecture.weights import save_weights
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
@@ -153,7 +154,7 @@ def _droppable(name: str) -> dict[str, Any]:
     """The option that makes timm build a network with stochastic depth, where it has that option."""
     try:
         with torch.device("meta"):
-            timm.create_model(name, drop_path_rate=0.5)
+            create_by_name(name, drop_path_rate=0.5)
     except TypeError:
         return {}
     return {"drop_path_rate": 0.5}
@@ -180,7 +181,7 @@ def find_network(name: str, *, image_size: int | None, own_size: int, in_channel
         if known not in PAPER:
             return Network(name=name, timm=known, shape=Arch(image_size=side, **ends))
         with torch.device("meta"):
-            arch, _ = from_timm(timm.create_model(known))
+            arch, _ = from_timm(known)
         return Network(name=name, shape=dataclasses.replace(arch, image_size=side, **ends))
     from_file = Path(name).suffix in (".yaml", ".yml") or ":" in name
     arch = load_arch(name, image_size=image_size or (None if from_file else own_size), **ends)
@@ -199,7 +200,7 @@ def _promise(name: str) -> dict[str, Any]:
     """What the search that found an architecture says of it."""
     if Path(name).suffix in (".yaml", ".yml"):
         found = read_document(Path(name)).value
-        wanted = ("study", "trial", "metrics", "budget")
+        wanted = ("study", "trial", "metrics", "budget", "rank", "objective")
         told = {key: found[key] for key in wanted if "metrics" in found and found.get(key) is not None}
         return {**told, **_images(found["arch"])} if told and isinstance(found.get("arch"), dict) else told
     run, colon, wanted_id = name.rpartition(":")

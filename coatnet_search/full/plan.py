@@ -19,7 +19,8 @@ from coatnet_search.core.errors import InputError, SetupError, unknown
 from coatnet_search.core.schema import Document, read_document
 from coatnet_search.data import DATASETS
 from coatnet_search.data.batches import Data
-from coatnet_search.data.load import load_data, summarize
+from coatnet_search.data.load import kind_of, load_data, summarize
+from coatnet_search.data.source import utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.full.networks import Network, family_size, find_network
 from coatnet_search.training.budget import Budget
@@ -61,7 +62,7 @@ class Plan:
 
     def identity(self) -> dict[str, Any]:
         """What results follow from; seeds are not in it, since each has results of its own."""
-        data = {key: value for key, value in dataclasses.asdict(self.data).items() if key not in _FREE}
+        data = {key: value for key, value in self.data.to_dict().items() if key not in _FREE}
         return {
             "network": self.network.shape.to_dict(), "timm": self.network.timm, "data": data, "weights": self.weights,
             "stages": [{"recipe": recipe_values(stage.recipe), "image_size": stage.image_size}
@@ -163,10 +164,10 @@ def data_spec(text: str, sets: Sequence[str] = ()) -> DataSpec:
     name, colon, path = text.partition(":")
     values: dict[str, Any]
     if text in DATASETS or (colon and name in DATASETS):
-        here = path if not path or "://" in path else str(Path(path).expanduser().resolve())
+        here = path if not path or "://" in path else utf8(Path(path).expanduser().resolve())
         values = {"name": name, "path": here or None}
     elif (place := Path(text).expanduser()).exists():
-        values = {"name": _kind(place), "path": str(place.resolve())}
+        values = {"name": kind_of(place), "path": utf8(place.resolve())}
     elif "://" in text:
         raise InputError(f"--data: say what kind of data is at a URI: image_folder:{text} or parquet:{text}")
     elif "/" in text or "." in text or colon:
@@ -175,11 +176,6 @@ def data_spec(text: str, sets: Sequence[str] = ()) -> DataSpec:
     else:
         raise InputError(f"--data: {unknown('data set', text, DATASETS)}")
     return _document("data", values, [one.removeprefix("data.") for one in sets]).parse(DataSpec)
-
-
-def _kind(path: Path) -> str:
-    parquet = path.suffix == ".parquet" or any(path.glob("train*.parquet")) or any(path.glob("data/train*.parquet"))
-    return "parquet" if parquet else "image_folder"
 
 
 def _document(name: str, values: dict[str, Any], sets: Sequence[str]) -> Document:

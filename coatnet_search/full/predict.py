@@ -1,39 +1,41 @@
 """Image files -> the likeliest classes, by a trained network and its own preprocessing."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.data.decode import quiet_decoder
-from coatnet_search.data.image_folder import SUFFIXES
+from coatnet_search.data.image_file import Unreadable, quiet_decoder
+from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_file, read_folder, shown
 from coatnet_search.full.bundle import Bundle
 
 BATCH = 64  # images decoded and seen at once
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among ``paths`` as they are, and all image files below the folders among them, by name.
+def image_files(paths: Sequence[Path]) -> tuple[list[Path], Counter[str]]:
+    """The files among ``paths`` as they are, and all image files below the folders among them, by name; and how many
+    other files were passed over, by ending.
 
     Raises SetupError for what is not there, InputError for a folder without images.
     """
     found: list[Path] = []
+    passed: Counter[str] = Counter()
     for path in paths:
-        if path.is_file():
+        if path.is_dir():
+            folder = read_folder(path, IMAGE_ENDINGS)
+            if not folder.count:
+                raise InputError(f"{path}: no images; expected files that end in {', '.join(IMAGE_ENDINGS)}")
+            found += folder.all_files()
+            passed += folder.all_passed()
+        elif path.exists() or path.is_symlink():
             found.append(path)
-        elif path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES
-                            and not file.name.startswith("."))  # fmt: skip
-            if not inside:
-                raise InputError(f"{path}: no images; expected files that end in {', '.join(SUFFIXES)}")
-            found += inside
         else:
             raise SetupError(f"{path}: no such file or folder")
-    return found
+    return found, passed
 
 
 @torch.inference_mode()
@@ -50,7 +52,7 @@ def predict(bundle: Bundle, files: Sequence[Path], *, top: int = 5, device: torc
             for file, image in zip(part, images, strict=True):
                 problem = image if isinstance(image, str) else None
                 classes = [] if problem else best(next(shares), bundle.class_names, top)
-                yield {"file": str(file), "classes": classes, "problem": problem}
+                yield {"file": shown(file), "classes": classes, "problem": problem}
 
 
 def confidences(bundle: Bundle, logits: Tensor) -> Tensor:
@@ -68,8 +70,8 @@ def best(shares: Tensor, names: Sequence[str], top: int) -> list[dict[str, Any]]
 def _pixels(bundle: Bundle, file: Path) -> Tensor | str:
     """uint8 (C, stored, stored), or why there are none."""
     try:
-        return bundle.sight.pixels(file.read_bytes())
-    except UnidentifiedImageError:
-        return "not an image that Pillow knows"
+        return bundle.sight.pixels(read_file(file))
+    except Unreadable as error:
+        return str(error)
     except Exception as error:  # Pillow's decoders raise nearly everything on damaged files
         return f"{type(error).__name__}: {error}"

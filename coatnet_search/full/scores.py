@@ -5,7 +5,7 @@ Shapes: B images a batch, K classes, N bins of confidence.
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 
 from coatnet_search.analysis.intervals import wilson
+from coatnet_search.analysis.posterior import of_fractions, posterior
 from coatnet_search.data.batches import Batch
 
 BINS = 15  # of confidence, equally wide: Guo et al., arXiv 1706.04599
@@ -26,7 +27,9 @@ class Scores:
     """Fractions in 0..1; ``top1_low`` and ``top1_high`` bound the 95 % interval (Wilson) that ``num_images`` give.
 
     ``calibration_error``: the expected one, the mean distance between confidence and accuracy over 15 bins.
-    ``classes``: a row a class with its images, how many were right, and the class that it is most often taken for.
+    ``balanced_accuracy``: the mean of the classes' own accuracies, over those that have images; ``never_recognised``:
+    the names of those of which no image was right. ``classes``: a row a class with its images, how many were right, and
+    the class that it is most often taken for. ``confusion``: (true class, predicted one) -> images.
     """
 
     num_images: int
@@ -36,7 +39,10 @@ class Scores:
     top5: float
     loss: float
     calibration_error: float
+    balanced_accuracy: float
+    never_recognised: Sequence[str]
     classes: Sequence[dict[str, Any]]
+    confusion: Mapping[tuple[str, str], int]
 
 
 @torch.inference_mode()
@@ -46,7 +52,8 @@ def score(
 ) -> Scores:  # fmt: skip
     """Scores of ``model`` on all of ``batches``; nothing of the images is kept, so a split may be large.
 
-    ``loss`` says what the network was trained with: confidences are a softmax's or independent sigmoids'.
+    ``loss`` says what the network was trained with: confidences are a softmax's or independent sigmoids', and the loss
+    is the cross-entropy of the one, the sum of the classes' binary cross-entropies of the others.
     """
     model.eval()
     classes = len(class_names)
@@ -58,7 +65,7 @@ def score(
         with autocast or nullcontext():
             logits = model(images).float()
         logits, labels = logits.cpu(), labels.cpu()
-        total += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        total += _loss(logits, labels, loss)
         best = logits.topk(min(5, classes)).indices  # (B, 5)
         right = best[:, 0] == labels
         top5 += int((best == labels[:, None]).sum())
@@ -66,12 +73,32 @@ def score(
         mistakes.update(zip(labels[~right].tolist(), best[~right, 0].tolist(), strict=True))
         _add_bins(bins, logits, right, loss)
     count, correct = (int(number) for number in counts.sum(1))
+    per_class = _per_class(counts, mistakes, class_names)
+    shares = [row["top1"] for row in per_class if row["images"]]
     low, high = wilson(np.asarray([correct / count]), count)
     return Scores(
         num_images=count, top1=correct / count, top1_low=float(low[0]), top1_high=float(high[0]), top5=top5 / count,
         loss=total / count, calibration_error=float((bins[1] - bins[2]).abs().sum() / count),
-        classes=_per_class(counts, mistakes, class_names),
+        balanced_accuracy=sum(shares) / len(shares),
+        never_recognised=[row["class"] for row in per_class if row["images"] and not row["right"]],
+        classes=per_class, confusion=_confusion(per_class, mistakes, class_names),
     )  # fmt: skip
+
+
+def _confusion(
+    per_class: Sequence[Mapping[str, Any]], mistakes: Mapping[tuple[int, int], int], names: Sequence[str]
+) -> dict[tuple[str, str], int]:
+    """Right answers and mistakes, in the order of the classes."""
+    found = {(place, place): int(row["right"]) for place, row in enumerate(per_class) if row["right"]} | dict(mistakes)
+    return {(names[true], names[predicted]): found[true, predicted] for true, predicted in sorted(found)}
+
+
+def _loss(logits: Tensor, labels: Tensor, loss: str) -> float:
+    """The sum over images of the loss that the network was trained with, without smoothing."""
+    if loss == "softmax":
+        return float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    targets = nn.functional.one_hot(labels, logits.shape[1]).float()  # (B, K)
+    return float(nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum"))
 
 
 def _add_bins(bins: Tensor, logits: Tensor, right: Tensor, loss: str) -> None:
@@ -94,11 +121,30 @@ def _per_class(counts: Tensor, mistakes: Counter[tuple[int, int]], names: Sequen
     ]  # fmt: skip
 
 
-def over_seeds(values: Sequence[float], level: float = 0.95, *, most: float = math.inf) -> dict[str, Any]:
-    """Mean of one number a seed, and the mean's interval by Student's t, cut to 0..``most``; none for one seed."""
+def over_seeds(
+    values: Sequence[float], level: float = 0.95, *, most: float = math.inf, num_images: int | None = None
+) -> dict[str, Any]:
+    """Mean of one number a seed, and the mean's interval, cut to 0..``most``; none for one seed.
+
+    Of accuracies on so many images (``num_images``) it is that of a model of both: the images' binomial part, which
+    is known and half of which no seed averages out, and the seeds' part, whose prior keeps two seeds from saying
+    anything or nothing (``analysis.posterior``). Of other numbers it is Student's t.
+    """
     found = np.asarray(values, dtype=np.float64)
     mean, count = float(found.mean()), len(found)
     if count < 2:
         return {"mean": mean, "low": None, "high": None, "seeds": count}
-    half = float(student.ppf((1 + level) / 2, count - 1) * found.std(ddof=1) / np.sqrt(count))
-    return {"mean": mean, "low": max(mean - half, 0.0), "high": min(mean + half, most), "seeds": count}
+    if num_images:
+        of_both = posterior([found], np.zeros(1), np.zeros((1, 0)), of_fractions(np.array([mean]), num_images))
+        low, high = float(of_both.low[0]), float(of_both.high[0])
+    else:
+        half = float(student.ppf((1 + level) / 2, count - 1) * found.std(ddof=1) / np.sqrt(count))
+        low, high = mean - half, mean + half
+    return {"mean": mean, "low": max(low, 0.0), "high": min(high, most), "seeds": count}
+
+
+def single_seeds(values: Sequence[float]) -> str:
+    """Accuracies of fewer than three seeds, as a text; nothing of more, which their mean and interval stand for."""
+    if not 1 < len(values) < 3:
+        return ""
+    return " and ".join(f"{100 * value:.2f} %" for value in values)

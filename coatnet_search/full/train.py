@@ -8,6 +8,7 @@ A folder of full training:
     seed-0/stage-1/model.safetensors, raw.safetensors    the weights that count; with an average the unaveraged ones
     model.safetensors, config.json  the first seed's, for ``predict`` and ``export``
     result.json, classes.csv        scores on validation and test, a row a class
+    confusion.csv                   how many images of which class were taken for which
 """
 
 import dataclasses
@@ -20,16 +21,15 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-import yaml
 from torch import nn
 
 import coatnet_search
-from coatnet_search.core.document import changes, dump
+from coatnet_search.core.csv_file import write_csv
+from coatnet_search.core.document import changes, dump, read_source
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.batches import Data
-from coatnet_search.data.test_split import load_test
+from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
 from coatnet_search.full.networks import read_file
 from coatnet_search.full.plan import Plan, Stage
@@ -43,7 +43,10 @@ from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.scoring import StepGuard
 
 PLAN, ROWS, RAW, RESULT, CLASSES = "plan.yaml", "train.jsonl", "raw.safetensors", "result.json", "classes.csv"
-SCORED = ("top1", "top5", "loss", "calibration_error")  # what is averaged over seeds
+CONFUSION = "confusion.csv"
+FRACTIONS = ("top1", "top5")  # shares of images, whose binomial part is known
+SCORED = ("top1", "top5", "loss", "calibration_error", "balanced_accuracy")  # what is averaged over seeds
+SHOWN_CLASSES = 12  # a table of more is not read: up to so many, the matrix of confusions is in the result and the card
 SLOW_LOADER = 1.25  # a loader that could give less than this many times what is trained holds training up
 BATCH = 256  # images at once where nothing is learned
 
@@ -56,7 +59,7 @@ def prepare_out(plan: Plan, out: Path) -> None:
     path, digest = out / PLAN, plan.load(plan.stages[0].image_size).digest
     values = json.loads(json.dumps({**plan.identity(), "data_digest": digest}))
     if path.is_file():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        before = read_source(path).value
         changed = list(changes("", before, values))
         if changed:
             raise InputError(f"{out} holds other training: {'; '.join(changed[:4])}; give another --out, or the same "
@@ -69,6 +72,14 @@ def prepare_out(plan: Plan, out: Path) -> None:
         path.write_text(dump(values), encoding="utf-8")
     except OSError as error:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
+
+
+def findings(plan: Plan) -> list[str]:
+    """Which folder or file is what, and what was passed over. Raises InputError for a test split that could not be used
+    once training is over."""
+    data = plan.load(plan.last.image_size)
+    unusable = check_test(plan.data, data)
+    return [*data.findings, *([data.note] if data.note else []), *([unusable] if unusable else [])]
 
 
 def stage_folder(out: Path, seed: int, number: int) -> Path:
@@ -164,7 +175,7 @@ def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
     network = plan.network.at(stage.image_size)
     opened = load_test(plan.data, data)
     splits = {"val": data, **({"test": opened[0]} if opened else {})}
-    seeds, tables = [], []
+    seeds, tables, confusions = [], [], []
     for seed in plan.seeds:
         folder = stage_folder(out, seed, len(plan.stages))
         if not (folder / WEIGHTS).is_file():
@@ -174,13 +185,16 @@ def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
             found = _scores(plan, folder / WEIGHTS, part, device)
             row[split] = _without_classes(found)
             tables += [{"seed": seed, "split": split, **line} for line in found.classes]
+            confusions += [(seed, split, *pair, images) for pair, images in found.confusion.items()]
+            row[split] |= _matrix(found)
             if (folder / RAW).is_file():
                 row[f"raw_{split}"] = _without_classes(_scores(plan, folder / RAW, part, device))
         row["train_s"] = sum(one["epoch_s"] for n in range(len(plan.stages)) for one in read_rows(out, seed, n + 1))
         seeds.append(row)
     result = _result(plan, data, opened, seeds, device)
     result |= _throughput(plan, out, device)
-    pd.DataFrame(tables).to_csv(out / CLASSES, index=False)
+    write_csv(out / CONFUSION, ("seed", "split", "class", "taken_for", "images"), confusions)
+    write_csv(out / CLASSES, list(tables[0]), [line.values() for line in tables])
     model = _model(plan, stage_folder(out, plan.seeds[0], len(plan.stages)) / WEIGHTS)
     write_bundle(out, network, model, Sight.of(data, stage.image_size, stage.recipe.centre_crop), data.class_names,
                  stage.recipe.loss, result)  # fmt: skip
@@ -212,7 +226,15 @@ def _autocast(plan: Plan, device: torch.device) -> AbstractContextManager[Any]:
 
 
 def _without_classes(scores: Scores) -> dict[str, Any]:
-    return {key: value for key, value in dataclasses.asdict(scores).items() if key != "classes"}
+    return {key: value for key, value in dataclasses.asdict(scores).items() if key not in ("classes", "confusion")}
+
+
+def _matrix(scores: Scores) -> dict[str, Any]:
+    """``confusion``: images by true class (rows) and predicted class (columns), where the classes are few."""
+    names = [row["class"] for row in scores.classes]
+    if len(names) > SHOWN_CLASSES:
+        return {}
+    return {"confusion": [[scores.confusion.get((true, predicted), 0) for predicted in names] for true in names]}
 
 
 def _throughput(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
@@ -234,7 +256,8 @@ def _result(
     count = plan.network.at(plan.last.image_size).count
     splits = [split for split in ("val", "test", "raw_val", "raw_test") if split in seeds[0]]
     most = {"loss": math.inf}
-    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds], most=most.get(name, 1.0))
+    means = {f"{split}_{name}": over_seeds([row[split][name] for row in seeds], most=most.get(name, 1.0),
+                                           num_images=seeds[0][split]["num_images"] if name in FRACTIONS else None)
              for split in splits for name in SCORED}  # fmt: skip
     return {
         "schema": 1, "plan": plan.id, "name": plan.network.name,
@@ -257,7 +280,8 @@ def _test_note(plan: Plan, opened: tuple[Data, int] | None) -> str | None:
     if plan.data.name == "digits":
         return ("digits has no test split of its own: a fifth is held out of full training; a search on digits has "
                 "seen these images")  # fmt: skip
-    return f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
+    shared = f"{opened[1]} of the test images are in training or validation too, byte for byte" if opened[1] else None
+    return "; ".join(text for text in (shared, opened[0].note) if text) or None
 
 
 def against(promise: Mapping[str, Any], means: Mapping[str, Any], data: Data) -> dict[str, Any] | None:
@@ -271,8 +295,10 @@ def against(promise: Mapping[str, Any], means: Mapping[str, Any], data: Data) ->
     if told is None:
         return None
     obtained = means["val_top1"]["mean"]
+    objective = promise.get("objective") or "error"
     found = {"search_val_top1": told, "search_budget": promise.get("budget"), "obtained_val_top1": obtained,
-             "gain": obtained - told}  # fmt: skip
+             "gain": obtained - told, "search_rank": promise.get("rank"), "search_objective": objective,
+             "search_value": metrics.get(objective, 1 - told if objective == "error" else None)}  # fmt: skip
     if metrics.get("predicted_images") == num_train:  # a curve's answer is for one amount of data
         low, high = 1 - metrics["predicted_high"], 1 - metrics["predicted_low"]
         found |= {"predicted_val_top1": 1 - metrics["predicted_error"], "predicted_low": low, "predicted_high": high,

@@ -9,22 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.core.document import read_source
 from coatnet_search.core.errors import InputError
-from coatnet_search.record.journal import (
-    NAME,
-    Event,
-    Record,
-    driver_lock,
-    encode,
-    now,
-    read_events,
-    record_path,
-    scan,
-    uncollected,
-)
+from coatnet_search.record.journal import NAME, Record, driver_lock, read_events, record_path, scan, uncollected
+from coatnet_search.record.line import Event, encode, now
 from coatnet_search.record.trial import Failure, Trial
 from coatnet_search.training.budget import Budget
 
@@ -151,7 +141,10 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             return None
         name = row["arch_id"] or str(row["arch"])
         if name not in archs:
-            archs[name] = Arch.from_dict(row["arch"])
+            try:
+                archs[name] = Arch.from_dict(row["arch"])
+            except InputError as error:
+                raise InputError(f"trial {row['number']}: {error}") from None
         return archs[name]
 
     return [
@@ -162,7 +155,7 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             number=row["number"],
             key=row["key"],
             arch=arch(row),
-            budget=Budget(**row["budget"]) if row["budget"] else None,
+            budget=Budget(**row["budget"]) if row["budget"].get("epochs") is not None else None,
             curve=tuple(_curve(row)),
             attributes=row["attributes"],
             failure=Failure(**row["failure"]) if row["failure"] else None,
@@ -174,8 +167,13 @@ def fold(events: Iterable[Event]) -> list[Trial]:
 
 
 def read_trials(run: str | Path) -> list[Trial]:
-    """The trials of a RUN folder or of a ``trials.jsonl``, in order of number; an absent record has none."""
-    return fold(read_events(run))
+    """The trials of a RUN folder or of a ``trials.jsonl``, in order of number; an absent record has none. Raises
+    InputError for what is no record."""
+    events = read_events(run)
+    try:
+        return fold(events)
+    except InputError as error:
+        raise InputError(f"{record_path(run)}: {error}") from None
 
 
 def _numbers(values: Sequence[Any]) -> "pd.Series[Any]":
@@ -237,19 +235,16 @@ def study_path(run: str | Path) -> Path:
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """The resolved study of a RUN. Raises InputError where there is none."""
+    """The resolved study of a RUN. Raises InputError where there is none, or the file is no plain YAML."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; is {path.parent} the folder of a run?")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return read_source(path).value
 
 
 def study_of(run: str | Path) -> dict[str, Any]:
-    """What the resolved study of a record says; empty where there is none."""
-    try:
-        value = yaml.safe_load(study_path(run).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    """What the resolved study of a record says; empty where there is none. Raises InputError for a damaged file."""
+    path = study_path(run)
+    return read_source(path).value if path.is_file() else {}
 
 
 def read_record(run: str | Path) -> pd.DataFrame:
@@ -259,7 +254,8 @@ def read_record(run: str | Path) -> pd.DataFrame:
     val_top5, val_loss, error, train_loss, train_top1, throughput_images_per_s and its _spread, then all others by name;
     the budget: epochs, num_images, image_size, seed, draw; epoch (the last that was reported), device, failure_kind,
     failure_message, wall_s and other timings in seconds, origin, started_at, ended_at (UTC), curve (list of dicts, one
-    an epoch), arch (dict), attributes (dict). ``attrs`` has ``run`` and ``study`` (its name).
+    an epoch), arch (dict), attributes (dict). ``attrs`` has ``run``, ``study`` (its name) and,
+    where they are known, ``num_val`` (validation images) and ``num_classes``.
 
     Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions.
     """
@@ -269,6 +265,10 @@ def read_record(run: str | Path) -> pd.DataFrame:
 
 
 def named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The frame with ``attrs`` that say which record it is of."""
-    frame.attrs.update(run=str(path.parent), study=study_of(path).get("name") or path.parent.name)
+    """The frame with ``attrs`` that say which record it is of, on how many validation images it was scored, and among
+    how many classes."""
+    study = study_of(path)
+    frame.attrs.update(run=str(path.parent), study=study.get("name") or path.parent.name)
+    data = study.get("data_summary") or {}
+    frame.attrs.update({name: data[name] for name in ("num_val", "num_classes") if data.get(name)})
     return frame

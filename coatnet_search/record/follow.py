@@ -8,6 +8,7 @@ import pandas as pd
 
 from coatnet_search.record.fold import Fold, frame_of, named, read_record, record_path, scan
 from coatnet_search.record.journal import uncollected
+from coatnet_search.record.line import CRC
 
 
 class Follower:
@@ -53,7 +54,7 @@ class Follower:
     def _read_on(self) -> bool:
         found = scan(self._path, self._offset)
         grown, self._offset = found.end > self._offset, found.end
-        self._damaged |= bool(found.damaged)
+        self._damaged |= bool(found.damaged) or found.torn.count(CRC) > 1
         self._fold.add(found.events)
         return grown
 

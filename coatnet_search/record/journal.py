@@ -10,15 +10,12 @@ import contextlib
 import gc
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import socket
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,85 +24,17 @@ from filelock import FileLock, Timeout
 
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.redact import Redactor
+from coatnet_search.record.line import AROUND, CRC, SCHEMA, Event, OddLine, decode, encode, now
 
-SCHEMA = 1
 NAME = "trials.jsonl"
-# How an event of schema n becomes one of n + 1. Old lines stay in the file as they are and are read through these.
-MIGRATIONS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 _SYNCED = ("session", "paused", "terminal")  # a report that the power cut took is an epoch; these are a trial
-_CRC = b',"crc":"'
 _logger = logging.getLogger(__name__)
-
-Event = dict[str, Any]
 
 
 def record_path(run: str | Path) -> Path:
     """The file of a RUN folder, or the file itself."""
     path = Path(run)
     return path / NAME if path.is_dir() or path.suffix != ".jsonl" else path
-
-
-def now() -> str:
-    """This moment in UTC as ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _json_default(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if hasattr(value, "item"):  # a scalar of numpy or torch
-        return value.item()
-    raise TypeError(f"a record holds JSON, not {type(value).__name__}: {value!r:.80}")
-
-
-def _finite(value: Any) -> Any:
-    """NaN and the infinities as None: they are no JSON, and a number that is missing is None."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(event: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(event, separators=(",", ":"), default=_json_default, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(event), separators=(",", ":"), default=_json_default)
-
-
-def encode(event: Mapping[str, Any], redactor: Redactor = Redactor()) -> bytes:  # noqa: B008 (frozen)
-    """One line with its newline: schema, event, time (now, if the event has none), the rest, crc; secrets replaced."""
-    whole = {"schema": SCHEMA, "event": event["event"], "time": now(), **event}
-    body = _text(whole)
-    if redactor.may_hold_secret(body):
-        body = _text(redactor.value(json.loads(body)))
-    raw = body.encode()
-    return raw[:-1] + _CRC + f"{zlib.crc32(raw):08x}".encode() + b'"}\n'
-
-
-def _decode(raw: bytes) -> Event | None:
-    """The event of a line without its newline; None where the checksum is wrong."""
-    head, mark, tail = raw.rpartition(_CRC)
-    body = head + b"}"
-    if not mark or tail != f"{zlib.crc32(body):08x}".encode() + b'"}':
-        return None
-    event: Event = json.loads(body.decode())  # decoding first is half as fast again
-    return event
-
-
-def _migrated(event: Event, where: str, code_version: str | None) -> Event:
-    while event["schema"] < SCHEMA:
-        event = {**MIGRATIONS[event["schema"]](event), "schema": event["schema"] + 1}
-    if event["schema"] > SCHEMA:
-        wants = f" {code_version}" if code_version else ""
-        raise InputError(
-            f"{where}: written in schema {event['schema']}, this version reads up to {SCHEMA}; "
-            f"install coatnet-search{wants} or newer"
-        )
-    return event
 
 
 @dataclass(frozen=True)
@@ -144,24 +73,47 @@ def scan(path: Path, offset: int = 0, limit: int = -1) -> Scan:
     except FileNotFoundError:
         return Scan([], [], offset, b"")
     *lines, torn = data.split(b"\n")
-    events, damaged, code_version = [], [], None
+    events: list[Event] = []
+    damaged, code_version = [], None
     with uncollected():
         for place, raw in enumerate(lines, 1):
-            event = _decode(raw)
-            if event is None:
-                damaged.append((place, raw))
-            elif event["schema"] == SCHEMA:
+            try:
+                event = decode(raw, code_version)
+            except OddLine as error:
+                raise InputError(f"{_where(path, offset, place)}: {error}") from None
+            if event is not None:
                 events.append(event)
-            else:
                 code_version = event.get("code_version", code_version)
-                events.append(_migrated(event, f"{path}:{place}", code_version))
+            elif raw.strip(AROUND):  # an empty line is nothing
+                damaged.append((place, raw))
     return Scan(events, damaged, offset + len(data) - len(torn), torn)
+
+
+def _where(path: Path, offset: int, place: int) -> str:
+    """A line of a piece of the file, by its number in the whole file."""
+    with path.open("rb") as file:
+        before = file.read(offset).count(b"\n")
+    return f"{path}:{before + place}"
 
 
 def _whole(found: Scan) -> Scan:
     """A last line that lacks nothing but its newline counts."""
-    last = _decode(found.torn) if found.torn else None
+    try:
+        last = decode(found.torn) if found.torn else None
+    except OddLine:
+        last = None
     return Scan([*found.events, last], found.damaged, found.end, b"") if last else found
+
+
+def _refuse_if_nothing_is_whole(path: Path, found: Scan) -> None:
+    """A file of which no line checks was not damaged by a crash: running all its trials again would be wrong."""
+    if found.events or not (found.damaged or found.torn.count(CRC) > 1):
+        return
+    start = next((raw for _, raw in found.damaged), found.torn)
+    wide = start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in start
+    why = "it is in UTF-16: save it in UTF-8" if wide else "the file was changed as a whole, or is no record"
+    raise InputError(f"{path}: no line has a right checksum ({why}); nothing is run again. Bring back the file as it "
+                     "was (a copy, git), or move it away to start over")  # fmt: skip
 
 
 def _victims(found: Scan) -> list[Event]:
@@ -186,6 +138,7 @@ def read_events(run: str | Path) -> list[Event]:
     """
     path = record_path(run)
     found = _whole(scan(path))
+    _refuse_if_nothing_is_whole(path, found)
     victims = _victims(found) if found.damaged else []
     for victim in victims:
         _logger.warning("%s", _complaint(path, victim))
@@ -210,6 +163,7 @@ def _set_aside(path: Path, kind: str, content: bytes) -> Path:
 def _repair(path: Path) -> None:
     """Makes the file end with a whole line and hold only lines that check; what goes is kept beside it."""
     found = scan(path)
+    _refuse_if_nothing_is_whole(path, _whole(found))
     if found.torn and _whole(found).torn:
         copy = _set_aside(path, "torn", found.torn)
         _logger.warning("%s: the last line was torn; it is removed and kept in %s", path, copy.name)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from coatnet_search.core.errors import InputError
+from coatnet_search.core.redact import Redactor
 from coatnet_search.record.fold import Event, Record, fold_rows, now, read_events, record_path, study_of, study_path
 from coatnet_search.record.journal import NAME
 
@@ -38,7 +39,8 @@ def merge(sources: Sequence[str | Path], out: str | Path) -> Path:
         for event in _renumbered(histories):
             record.append(event)
     if studies:
-        study_path(target).write_text(yaml.safe_dump(studies[0][1], sort_keys=False), encoding="utf-8")
+        values = Redactor().value(studies[0][1])  # of an older version, which took logins in URIs
+        study_path(target).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     return target.parent
 
 

@@ -41,7 +41,9 @@ from coatnet_search.training.measurements.conditions import Conditions
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
-from coatnet_search.training.scoring import Scorer
+from coatnet_search.training.scoring import NEVER_RECOGNISED, Scorer
+
+NAMED = 10  # names of classes in an attribute
 
 Trainer = Callable[[Arch, Budget, Data, torch.device], Iterable[Mapping[str, Any]]]
 Rows = Iterator[dict[str, float]]
@@ -91,6 +93,7 @@ class Evaluator:
             None  # the last network with inherited weights, by its trial's key
         )
         self._storage = study.checkpoint_storage()
+        self._never_recognised: list[int] = []  # the classes of which the trial's network knows no validation image
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -107,6 +110,7 @@ class Evaluator:
         attributes: dict[str, Any] = {}
         failure: Failure | None = None
         state: State = "done"
+        self._never_recognised = []
         try:
             with Guard(self.study.allowance) as guard:
                 with guard.working():
@@ -122,6 +126,8 @@ class Evaluator:
             final = {**final, **self._last(epochs, task), **measured}
             if task.until:
                 state = "paused"
+            elif self._never_recognised:
+                attributes[NEVER_RECOGNISED] = self._named(self._never_recognised, task)
             reasons = [] if task.until or self._alone(task) else self.study.refusals(final)
             if reasons and task.peer:  # it was never a candidate: it is shown, and not chosen
                 attributes["outside_limits"] = reasons
@@ -136,6 +142,11 @@ class Evaluator:
         timings = {"wall_s": round(time.monotonic() - start, 3)}
         yield Report(metrics=finite(final), state=state, failure=failure, device=describe(self.device),
                      timings=timings, attributes=attributes)  # fmt: skip
+
+    def _named(self, classes: list[int], task: Task) -> dict[str, Any]:
+        """Classes as an attribute has them: how many of how many, and the names of the first."""
+        names = self.data(task.arch.image_size).class_names
+        return {"count": len(classes), "of": len(names), "names": [names[place] for place in classes[:NAMED]]}
 
     def _rows(self, task: Task) -> Rows:
         own = self.epochs(task)
@@ -152,7 +163,7 @@ class Evaluator:
                 if not isinstance(epoch, Mapping):
                     raise Fault("bad_report", f"the trainer gave {epoch!r:.40} in epoch {number}; it is to yield a "
                                 "mapping of metrics for each epoch")  # fmt: skip
-                yield checked({"epoch": number, **epoch})
+                yield checked({"epoch": number, **epoch, NEVER_RECOGNISED: None})  # our loop's rows, handed on
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
             self._fetch(task.key, folder)
@@ -161,6 +172,7 @@ class Evaluator:
                                step_guard=self._step if self._group.first else nullcontext):  # fmt: skip
                 if self._storage and self._group.first:
                     self._storage.push(folder, task.key)
+                self._never_recognised = epoch.pop(NEVER_RECOGNISED, self._never_recognised)
                 yield checked(epoch)
 
     def _fetch(self, key: str, folder: Path) -> None:
@@ -254,7 +266,9 @@ class Evaluator:
         if self._inherits(task):
             model = self._inherited(task)
             assert self._inherited_networks is not None
-            last = checked(self._inherited_networks.scores(model))
+            scores = self._inherited_networks.scores(model)
+            self._never_recognised = scores.pop(NEVER_RECOGNISED)
+            last = checked(scores)
         elif (task.peer or not self._trainer) and not task.budget.epochs:
             return {}
         elif not epochs:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from coatnet_search.analysis.frame import REPEATS
 from coatnet_search.core.errors import SetupError
 from coatnet_search.record.fold import Record
 from coatnet_search.record.trial import AUDIT, BASELINE, DRAWN, REPLICATE, TERMINAL, Failure, Trial
@@ -114,6 +115,14 @@ class Ledger:
         known = {name: value for name, value in trial.metrics.items() if value is not None}
         self.end(self.begin(cell, str(trial.key), origin),
                  Report(metrics=known, state="done", device=trial.device, timings=trial.timings))  # fmt: skip
+
+    def repeat(self, known: Trial, cell: PlannedTrial, origin: str) -> None:
+        """What a finished trial of this record showed, as another trial that took no time: the same network was drawn
+        again."""
+        again = dataclasses.replace(cell, attributes={**cell.attributes, REPEATS: known.number})
+        metrics = {name: value for name, value in known.metrics.items() if value is not None}
+        self.end(self.begin(again, f"{known.key}-again-{self.free_number}", origin),
+                 Report(metrics=metrics, state="done", device=known.device))  # fmt: skip
 
     def _put(self, trial: Trial, event: str, fields: Mapping[str, Any]) -> None:
         self.trials[number_of(trial)] = trial

@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.curves.next_run import Answer, Beliefs, Run
+from coatnet_search.curves.arm_runs import Run
+from coatnet_search.curves.next_run import Answer, Beliefs
 from coatnet_search.record.trial import TERMINAL, TUNE, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.sections import SettleSpec
@@ -16,8 +17,10 @@ SECONDS_PER_MAC = 3e-11  # until a run has been timed: only ratios of hours matt
 class Ordering:
     """The order of a study's planned cells: ``next`` gives the key of one of those that are open."""
 
-    def __init__(self, cells: Mapping[str, PlannedTrial], settle: SettleSpec | None) -> None:
-        self._cells, self._settle = cells, settle
+    def __init__(self, cells: Mapping[str, PlannedTrial], settle: SettleSpec | None,
+                 num_val: int | None = None) -> None:  # fmt: skip
+        """``num_val``: on how many images each error is measured."""
+        self._cells, self._settle, self._num_val = cells, settle, num_val
         self.answer: Answer | None = None  # of ``settle``: the choice as it stood when it was last asked
 
     @property
@@ -40,7 +43,8 @@ class Ordering:
         rate = _rate(self._cells, trials)
         hours = {run: rate * _work(self._cells[key]) for run, key in keys.items()}
         try:
-            beliefs = Beliefs(observed, list(keys), settle.at_data, target_size=settle.at_size)
+            beliefs = Beliefs(observed, list(keys), settle.at_data, target_size=settle.at_size,
+                              images=self._num_val)  # fmt: skip
             self.answer = beliefs.answer(probability=settle.probability, regret=settle.regret)
             ranked = [] if self.answer.settled else beliefs.rank(list(keys), hours.__getitem__)
         except InputError:
@@ -58,7 +62,7 @@ class Ordering:
         budget, place = cell.budget, cell.attributes
         error = trial.metrics.get("error") if trial and trial.state == "done" else None
         return Run(layout=cell.layout, num_images=budget.num_images or 0, instance=place.get("instance", 1),
-                   size=place.get("size", 1.0), seed=budget.seed * 1000 + budget.draw, error=error or None)  # fmt: skip
+                   size=place.get("size", 1.0), seed=budget.seed * 1000 + budget.draw, error=error)  # fmt: skip
 
 
 def _work(cell: PlannedTrial) -> float:

@@ -6,13 +6,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
-
 from coatnet_search.core.quantities import quantity, show
+from coatnet_search.core.screen import LiveScreen, Screen, View
 from coatnet_search.record.trial import TERMINAL, Trial
 from coatnet_search.search.session import Session
 
@@ -25,14 +20,13 @@ class SupernetProgress:
 
     def __init__(self, epochs: int) -> None:
         self._epochs, self._rows = epochs, list[Mapping[str, Any]]()
-        self._console = Console(stderr=True)
-        self._console.print(f"supernet: training {epochs} epochs before the first trial ...", highlight=False)
+        Screen().note(f"supernet: training {epochs} epochs before the first trial ...")
 
     def saw(self, row: Mapping[str, Any]) -> None:
         self._rows.append(row)
-        self._console.print(self._line(row), highlight=False, soft_wrap=True)
+        Screen().note(self._line(row))
         for text in row["restored"]:
-            self._console.print(f"warning: went back to the last good state: {text}", highlight=False, soft_wrap=True)
+            Screen().warn(f"went back to the last good state: {text}")
 
     def _line(self, row: Mapping[str, Any]) -> str:
         name = "supernets of a layout each" if row["partition"] == "layout" else "supernet"
@@ -53,32 +47,29 @@ class Progress:
 
     def __init__(self, session: Session, workers: int, warning: Callable[[], str | None] = lambda: None) -> None:
         self._session, self._workers, self._warning = session, workers, warning
-        self._console = Console(stderr=True)
         self._start, self._done_before = time.monotonic(), len(session.finished)
         self._warned: str | None = None
-        self._live = Live(get_renderable=self._view, console=self._console, refresh_per_second=2, transient=True)
+        self._screen = LiveScreen(self._view)  # last: it looks at the view
 
     def __enter__(self) -> "Progress":
         for note in self._session.notes:
-            self._console.print(f"note: {note}", highlight=False, soft_wrap=True)
-        if self._console.is_terminal:
-            self._live.start()
+            self._screen.line(f"note: {note}")
+        self._screen.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:  # fmt: skip
-        if self._console.is_terminal:
-            self._live.stop()
+        self._screen.stop()
 
     def saw(self, number: int) -> None:
         """A trial reported; a finished one gets its line where there is no live table."""
         trial = self._session.trials[number]
-        if trial.state in TERMINAL and not self._console.is_terminal:
-            self._console.print(f"{self._counted()}  {self._line(trial)}", highlight=False, soft_wrap=True)
+        if trial.state in TERMINAL and not self._screen.is_live:
+            self._screen.line(f"{self._counted()}  {self._line(trial)}")
         line = self._warning()
         if line and line != self._warned:
             self._warned = line
-            self._console.print(f"warning: {line}", highlight=False, soft_wrap=True)
+            self._screen.line(f"warning: {line}")
 
     def _line(self, trial: Trial) -> str:
         if trial.failure:
@@ -110,18 +101,18 @@ class Progress:
         seconds = (time.monotonic() - self._start) / done * left
         return f"ETA {timedelta(seconds=round(seconds))}"
 
-    def _view(self) -> Group:
+    def _view(self) -> View:
         session = self._session
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("trial", "layout", "state", "epoch", *session.study.file.objectives, "val_top1"):
-            table.add_column(name, justify="left" if name in ("layout", "state") else "right")
+        names = ("trial", "layout", "state", "epoch", *session.study.file.objectives, "val_top1")
         trials = [session.trials[number] for number in sorted(session.trials)]
         running = [trial for trial in trials if trial.state not in (*TERMINAL, "paused")]
-        for trial in [*session.finished[-SHOWN_DONE:], *running]:
-            table.add_row(*self._row(trial), style="" if trial.state in TERMINAL else "cyan")
-        bar = ProgressBar(total=session.wanted, completed=len(session.finished), width=40)
-        title = Text(f"{session.study.name}: {session.study.file.question}", style="bold")
-        return Group(title, table, bar, Text(f"{self._counted()}   {self._workers} at once"))
+        shown = [*session.finished[-SHOWN_DONE:], *running]
+        return View(
+            title=f"{session.study.name}: {session.study.file.question}",
+            columns={name: name in ("layout", "state") for name in names},
+            rows=[(self._row(trial), trial.state not in TERMINAL) for trial in shown],
+            done=(len(session.finished), session.wanted), foot=f"{self._counted()}   {self._workers} at once",
+        )  # fmt: skip
 
     def _row(self, trial: Trial) -> list[str]:
         last = dict(trial.curve[-1]) if trial.curve else {}

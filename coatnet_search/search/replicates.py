@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-import numpy as np
+import pandas as pd
 
+from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front_noise import near_front
-from coatnet_search.core.quantities import sign
+from coatnet_search.analysis.networks import NUM_VAL
 from coatnet_search.record.trial import REPLICATE, Trial
 from coatnet_search.study.planned_trials import PlannedTrial
 from coatnet_search.study.study import Study
@@ -35,21 +37,31 @@ class Replicates:
         """The numbers of those near the front, found anew when a trial has ended."""
         if self._near_then[0] != ended:
             least = self._study.file.near_front
-            near = near_front([self._trainings(one, trials) for one in done], least) if least else [True] * len(done)
+            near = self._chances(done, trials, least) if least else [True] * len(done)
             self._near_then = ended, {trial.number for trial, one in zip(done, near, strict=True) if one}
         return self._near_then[1]
 
-    def _trainings(self, trial: Trial, trials: Sequence[Trial]) -> np.ndarray:
-        """(trainings, objectives): what a candidate and its replicates have shown, the less the better."""
-        own = [trial, *(one for one in trials if one.state == "done" and
-                        one.attributes.get("of") == trial.number and one.kind == REPLICATE)]  # fmt: skip
+    def _chances(self, done: Sequence[Trial], trials: Sequence[Trial], least: float) -> list[bool]:
+        """Of each candidate whether it is near the front, by its own training and those of its replicates."""
         objectives = self._study.file.objectives
-        signs = [sign(sense) for sense in objectives.values()]
-        shown: np.ndarray = np.array([[one.metrics[name] for name in objectives] for one in own], dtype=float) * signs
-        return shown
+        again = [one for one in trials if one.state == "done" and one.kind == REPLICATE]
+        first = {one.number: one for one in done}
+        rows = [_row(one, first[one.attributes.get("of", one.number)]) for one in (*done, *again)
+                if one.attributes.get("of", one.number) in first]  # fmt: skip
+        frame = pd.DataFrame(rows)
+        frame.attrs[NUM_VAL] = self._study.summary.num_val if self._study.summary else None
+        near = near_front(complete(frame, objectives), objectives, least)
+        return [one.number is not None and near[one.number] for one in done]
 
     def _again(self, trial: Trial, more: int) -> PlannedTrial:
         budget = trial.budget or self._study.budget
         arch = trial.arch or self._study.space.decode(trial.candidate)
         return PlannedTrial(arch=arch, budget=dataclasses.replace(budget, seed=budget.seed + more),
                             candidate=trial.candidate, attributes={REPLICATE: more, "of": trial.number})  # fmt: skip
+
+
+def _row(trial: Trial, first: Trial) -> dict[str, Any]:
+    """A training as a row of a record, its network named by its candidate's first training."""
+    return {"number": trial.number, "arch_id": f"of trial {first.number}", "layout": first.attributes.get("layout") or
+            (first.arch.layout if first.arch else ""), "candidate": first.candidate, "attributes": {},
+            "state": "done", **trial.metrics}  # fmt: skip

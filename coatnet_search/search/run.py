@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from coatnet_search.analysis.front import pareto_front
+from coatnet_search.analysis.front import network_front
 from coatnet_search.core.checks import safe_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.load import write_regimes
@@ -280,5 +280,5 @@ def _tell_front(study: Study, folder: Path) -> None:
     frame = read_record(folder)
     known = all(name in frame for name in study.file.objectives)  # no trial may have told what a user's trainer tells
     found = audited_record(frame, study.values())
-    keys = list(pareto_front(found.frame if found else frame, study.file.objectives)["key"]) if known else []
+    keys = list(network_front(found.frame if found else frame, study.file.objectives)["key"]) if known else []
     write_json(folder / "front.json", [str(key) for key in keys])  # what the mirror tags

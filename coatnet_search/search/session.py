@@ -51,7 +51,7 @@ class Session:
         known = {trial.key for trial in self.trials.values()}
         self._open = [key for key in self._planned if key not in known]
         self._tuned: dict[tuple[str, int | None], dict[str, float]] = {}  # by layout and images: what sweeps found
-        self._order = Ordering(self._planned, study.file.settle)
+        self._order = Ordering(self._planned, study.file.settle, study.summary.num_val if study.summary else None)
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
         self._tries: Counter[int] = Counter()
@@ -182,17 +182,32 @@ class Session:
         self._ledger.end(trial, Report(metrics=known, state="stopped", device=trial.device))
 
     def _compare(self) -> Task | None:
-        """A random candidate that no trial has, for comparison."""
-        if self._may_start or not self._may_compare:
-            return None
+        """A random candidate of the whole space, for comparison. One that was trained already is not trained again:
+        what it showed is repeated, at no cost; one whose training did not end is drawn anew."""
+        while not self._may_start and self._may_compare:
+            drawn = self._draw()
+            if drawn is None:
+                self._all_drawn = True
+                return None
+            known = {trial.key: trial for trial in self.trials.values()}.get(drawn.key(self.study))
+            if known is None:
+                return self._start(drawn, BASELINE)
+            self._ledger.repeat(known, drawn, BASELINE)
+        return None
+
+    def _draw(self) -> PlannedTrial | None:
+        """The next candidate of the baseline; None where a hundred draws give none that can be used."""
         rng = np.random.default_rng([self.study.file.search.seed, len(self._ledger.baseline), 1])
-        drawn = make_strategy("random").suggest(self._problem, list(self.trials.values()), rng, 1)
-        if not drawn:
-            self._all_drawn = True
-            return None
-        arch = self.study.space.decode(drawn[0])
-        cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=drawn[0], attributes={BASELINE: True})
-        return self._start(cell, BASELINE)
+        trials = {trial.key: trial for trial in self.trials.values()}
+        for _ in range(100):
+            for candidate in make_strategy("random").suggest(self._problem, [], rng, 1):
+                arch = self.study.space.decode(candidate)
+                cell = PlannedTrial(arch=arch, budget=self.study.budget, candidate=candidate,
+                                    attributes={BASELINE: True})  # fmt: skip
+                known = trials.get(cell.key(self.study))
+                if known is None or known.state == "done":
+                    return cell
+        return None
 
     @property
     def _may_compare(self) -> bool:
@@ -253,7 +268,9 @@ class Session:
         if not cell.tuned or spec is None:
             return {}
         if place not in self._tuned:
-            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe))
+            regimes = {one.budget.num_images for one in self._planned.values() if TUNE in one.attributes
+                       and one.layout == cell.layout}  # fmt: skip
+            found = best_values(self.trials.values(), *place, spec, dataclasses.asdict(self.study.recipe), regimes)
             if found is None:
                 return None
             self._tuned[place] = found

@@ -16,7 +16,7 @@ from coatnet_search.training.budget import Budget
 from coatnet_search.training.guard import Overrun
 from coatnet_search.training.loop import TrainingFailed
 
-_FRACTIONS = ("val_top1", "val_top5", "train_top1", "error")
+_FRACTIONS = ("val_top1", "val_top5", "val_balanced_accuracy", "train_top1", "error")
 _POSITIVE = ("throughput_images_per_s", "train_images_per_s", "latency_ms", "latency_p95_ms", "peak_memory_mib",
              "params", "macs", "activations")  # fmt: skip
 

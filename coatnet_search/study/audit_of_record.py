@@ -70,7 +70,7 @@ def audited_record(
     found = audit(networks, metric, sense, problem=problem, supernet_hours=hours) if begun else None
     decision = decide(found, layouts or finished)
     out = corrected(frame, metric, decision)
-    out.attrs = {**frame.attrs, SEPARATE_FRONTS: decision.state == "refused"}
+    out.attrs = {**frame.attrs, **out.attrs, SEPARATE_FRONTS: decision.state == "refused"}
     return AuditedRecord(frame=out, found=found, decision=decision, notes=notes)
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 
 from coatnet_search import strategies
-from coatnet_search.architecture.peers import check_name, label
+from coatnet_search.architecture.peers import label
+from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.core.schema import Document
 from coatnet_search.data import DATASETS

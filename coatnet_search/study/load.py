@@ -81,6 +81,7 @@ def study_of_values(values: Mapping[str, Any]) -> Study:
     source = read_document(f"{name}.yaml", dump(inner))
     file = source.parse(StudyFile)
     assert isinstance(file.space, SpaceFile)
-    known = Summary(**{**summary, "class_names": tuple(summary["class_names"])}) if summary else None
+    lists = {key: tuple(value) for key, value in (summary or {}).items() if isinstance(value, list)}
+    known = Summary(**{**summary, **lists}) if summary else None
     return Study(name=name, file=file, space=Space(file.space, space_name), recipe=make_recipe(file.recipe),
                  evaluator=evaluator, summary=known)  # fmt: skip

@@ -20,10 +20,9 @@ from coatnet_search.core.document import dump, one_line
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
 from coatnet_search.data import DATASETS
-from coatnet_search.data.index import build_index
-from coatnet_search.data.load import FULL_LOOK, Summary, summarize
+from coatnet_search.data.load import Summary, class_counts, kind_of, summarize
 from coatnet_search.data.remote import local_path
-from coatnet_search.data.source import Source
+from coatnet_search.data.source import Source, utf8
 from coatnet_search.data.spec import DataSpec
 from coatnet_search.space.space import Space, space_of
 from coatnet_search.study.load import load_study
@@ -56,19 +55,23 @@ BATCH = (16, 128)
 EPOCH_STEPS = 20  # a batch is at most this part of the images
 SMALL_DATA, SMALL_VAL = 2000, 200  # fewer images: a larger val part; fewer val images: the loss tells networks apart
 SAMPLED = 50
+IMBALANCED = 3  # times the smallest class: where the largest has more, accuracy says little of the smallest
+NAMED = 20  # classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What is known of a user's images. ``per_class`` is None where the data is too large to count quickly."""
+    """What is known of a user's images. ``per_class``: images of each class; ``val_per_class``: those that validate."""
 
     spec: DataSpec
     summary: Summary
-    per_class: dict[str, int] | None
+    per_class: dict[str, int]
+    val_per_class: dict[str, int]
 
     @property
-    def smallest_class(self) -> tuple[str, int] | None:
-        return min(self.per_class.items(), key=lambda item: item[1]) if self.per_class else None
+    def imbalance(self) -> float:
+        """How many times more images the largest class has than the smallest."""
+        return max(self.per_class.values()) / min(self.per_class.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,23 +89,34 @@ class Written:
     device: str
 
 
-def look_at(folder: str | Path) -> Look:
-    """The images of a folder of class folders, or of parquet files, here or at a URI. Raises InputError and
-    SetupError."""
+def look_at(folder: str | Path, sets: Sequence[str] = ()) -> Look:
+    """The images of a folder of class folders, or of parquet files, here or at a URI. ``sets``: ``data.KEY=VALUE``.
+
+    Raises InputError and SetupError.
+    """
     path, remote = local_path(str(folder)), "://" in str(folder)
     if not path.exists():
         raise SetupError(f"--data: {path} does not exist; give a folder with one folder of images a class")
-    parquet = path.suffix == ".parquet" or any(path.glob("train*.parquet")) or any(path.glob("data/train*.parquet"))
-    kind = "parquet" if parquet else "image_folder"
-    spec = DataSpec(name=kind, path=str(folder) if remote else str(path.resolve()))
+    kind = kind_of(path)
+    spec = _spec({"name": kind, "path": str(folder) if remote else utf8(path.resolve())}, sets)
     source: Source = importlib.import_module(DATASETS[kind]).open_source(spec)
-    per_class = None
-    if source.num_images <= FULL_LOOK:
-        counts = np.bincount(build_index(source).labels, minlength=len(source.class_names))
-        per_class = {name: int(number) for name, number in zip(source.class_names, counts, strict=True)}
     share = 0.1 if source.num_images >= SMALL_DATA else 0.2
-    spec = DataSpec(name=kind, path=spec.path, val_fraction=share)
-    return Look(spec=spec, summary=summarize(spec), per_class=per_class)
+    spec = _spec({"name": kind, "path": spec.path, "val_fraction": share}, sets)
+    summary, (train, val) = summarize(spec), class_counts(spec)
+    per_class, val_per_class = (
+        dict(zip(summary.class_names, counts.tolist(), strict=True)) for counts in (train + val, val)
+    )
+    return Look(spec=spec, summary=summary, per_class=per_class, val_per_class=val_per_class)
+
+
+def _spec(values: dict[str, Any], sets: Sequence[str]) -> DataSpec:
+    document = read_document("--data", dump(values))
+    for text in sets:
+        if not text.startswith("data."):
+            raise InputError(f"--set {text}: expected data.KEY=VALUE, such as data.label_column=kind; the rest is "
+                             "set in the study's file")  # fmt: skip
+        document.set(text.removeprefix("data."))
+    return document.parse(DataSpec)
 
 
 def write_new(look: Look, out: Path, name: str) -> Written:
@@ -234,16 +248,23 @@ def _resources(device: str) -> tuple[float, float]:
 def _study(look: Look, space: str, name: str, side: int, device: str, fit: dict[str, Any]) -> dict[str, Any]:
     summary, spec = look.summary, look.spec
     cpus, gpus = _resources(device)
-    data: dict[str, Any] = {"name": spec.name, "path": spec.path, "val_fraction": spec.val_fraction}
+    usual = DataSpec(name="").to_dict() | {"val_fraction": spec.val_fraction if summary.own_val else None}
+    data = {key: value for key, value in spec.to_dict().items() if value != usual.get(key)}
     if fit["num_images"] is not None:
         data["num_images"] = fit["num_images"]
-    quality = "error" if summary.num_val >= SMALL_VAL else "val_loss"
+    if summary.value_range is not None:
+        data["value_range"] = list(summary.value_range)
+    if summary.background is not None:
+        data["background"] = summary.background
+    objective = {"error": "min"} if summary.num_val >= SMALL_VAL else {"val_loss": "min"}
+    if look.imbalance > IMBALANCED:
+        objective = {"val_balanced_accuracy": "max"}
     return {
         "question": f"Which layout classifies the images of {name} best for the multiply-adds it costs?",
         "space": space,
         "data": data,
         "recipe": {**_recipe(look, side), "epochs": fit["epochs"]},
-        "objectives": {quality: "min", "macs": "min"},
+        "objectives": {**objective, "macs": "min"},
         "measure": ["throughput"],
         "search": {"strategy": "predictor", "trials": fit["trials"], "seed": 0},
         "resources": {"cpus": cpus, "gpus": gpus},
@@ -259,14 +280,26 @@ def facts(look: Look) -> list[str]:
     kind = "grey" if summary.in_channels == 1 else "colour"
     sides = f"{low}" if low == high else f"{low} to {high} (median {median})"
     lines = [f"{total:,} {kind} images in {summary.num_classes} classes, {sides} pixels on the shorter side"]
-    if look.smallest_class:
-        name, number = look.smallest_class
-        lines.append(f"the smallest class, {name}, has {number:,} images")
+    lines += [_classes(summary.class_names), *summary.findings]
+    small, large = (end(look.per_class, key=look.per_class.__getitem__) for end in (min, max))
+    lines.append(f"the smallest class, {small}, has {_images_of(look, small)}; the largest, {large}, "
+                 f"{_images_of(look, large)}")  # fmt: skip
     broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
     lines.append(broken if summary.num_broken else "no broken images")
+    if summary.note:
+        lines.append(summary.note)
     if not summary.exact:
         lines.append("only a sample of the images was opened")
     return [one_line(line) for line in lines]
+
+
+def _images_of(look: Look, name: str) -> str:
+    return f"{look.per_class[name]:,} images, {look.val_per_class[name]:,} of them for validation"
+
+
+def _classes(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"classes: {', '.join(names[:NAMED])}{more}"
 
 
 def _space_header(look: Look) -> str:
@@ -279,7 +312,11 @@ def _study_header(look: Look) -> str:
         "Trials and epochs are for about an hour of the machine that this was written on.",
         "recipe.flip: true mirrors images left-right; false where that changes their meaning (text, digits).",
     ]
-    if look.summary.num_val < SMALL_VAL:
+    if look.imbalance > IMBALANCED:
+        lines.append(f"The largest class has {look.imbalance:.3g} times the images of the smallest: the objective is "
+                     "balanced accuracy, in which each class counts alike. recipe.class_balance: sampling (as many "
+                     "images of each class in an epoch) or weights (of the loss) trains for it.")  # fmt: skip
+    elif look.summary.num_val < SMALL_VAL:
         lines.append("With so few validation images the loss tells networks apart better than the error.")
     return "".join(f"# {line}\n" for line in lines)
 

@@ -100,6 +100,7 @@ class Plan:
     free_mib: float
     warnings: tuple[str, ...]
     data_note: str | None
+    data_findings: tuple[str, ...]  # which folder or file is what, and what was passed over
 
 
 def make_plan(study: Study, runs: Path = RUNS) -> Plan:
@@ -162,6 +163,7 @@ def make_plan(study: Study, runs: Path = RUNS) -> Plan:
         free_mib=free,
         warnings=tuple(warnings),
         data_note=summary.note if summary else None,
+        data_findings=summary.findings if summary else (),
     )
 
 

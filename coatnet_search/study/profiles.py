@@ -11,7 +11,8 @@ from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import seeded_build
 from coatnet_search.architecture.cost import Count, cost, macs_by_operator
 from coatnet_search.architecture.peer_spec import PeerSpec
-from coatnet_search.architecture.peers import TIMM, check_name, make_peer, native_size
+from coatnet_search.architecture.peers import TIMM, make_peer, native_size
+from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.quantities import show
 from coatnet_search.study.lookup import load_arch

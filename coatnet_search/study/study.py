@@ -26,7 +26,7 @@ from coatnet_search.training.guard import GIB, Allowance
 from coatnet_search.training.measurements import load_measurement
 from coatnet_search.training.recipe import Recipe, make_recipe, recipe_values
 
-SCORES = ("val_top1", "val_top5", "val_loss", "error")
+SCORES = ("val_top1", "val_top5", "val_balanced_accuracy", "val_loss", "error")
 TRAINED_METRICS = (*SCORES, "train_loss", "train_top1")
 PLACES = ("layout", "size", "num_images")  # what a trial of a scaling study is known by, besides its dimensions
 MEMORY_COSTS = ("activations", "params")  # what the memory of a training grows with, at one batch size
@@ -201,7 +201,7 @@ class Study:
 
     def values(self) -> dict[str, Any]:
         """The resolved study as plain values: what RUN/study.yaml holds, and what workers are given."""
-        file = dataclasses.asdict(self.file)
+        file = dataclasses.asdict(self.file) | {"data": self.file.data.to_dict()}
         extra = {"data_digest": self.summary.digest, "data_summary": dataclasses.asdict(self.summary)} if (
             self.summary) else {}  # fmt: skip
         space = dataclasses.asdict(self.space.file)

@@ -8,6 +8,7 @@ from coatnet_search.architecture.build import CoAtNet, build
 from coatnet_search.data.batches import Data
 from coatnet_search.supernet.folder import Supernets
 from coatnet_search.supernet.recalibrate import BATCH, calibration_numbers, recalibrate
+from coatnet_search.training.loop import Row, val_row
 from coatnet_search.training.scoring import Scorer
 
 
@@ -33,10 +34,9 @@ class InheritedNetworks:
         recalibrate(model, batches, self.scorer)
         return model
 
-    def scores(self, model: CoAtNet, num_images: int | None = None) -> dict[str, float]:
-        """val_loss, val_top1, val_top5 on the validation images, or the first ``num_images`` of them."""
+    def scores(self, model: CoAtNet, num_images: int | None = None) -> Row:
+        """``val_row`` of the validation images, or the first ``num_images`` of them."""
         numbers = torch.from_numpy(self.data.val_numbers)[:num_images]
         batches = self.data.plain_batches(numbers, batch_size=BATCH, device=self.scorer.device,
                                           whole=not self.scorer.recipe.centre_crop)  # fmt: skip
-        loss, top1, top5 = self.scorer.scores(model, batches)
-        return {"val_loss": loss, "val_top1": top1, "val_top5": top5}
+        return val_row(self.scorer.scores(model, batches))

@@ -212,7 +212,7 @@ class _SupernetRun(Run):
                 logits = net(part, candidate, drop_path=drop_path).float()
             self.scorer.check(logits)
             if teacher is None:
-                loss = self.scorer.loss(logits, targets, share, self.recipe.label_smoothing)
+                loss = self.scorer.loss(logits, targets, share, self.recipe.label_smoothing, self.class_weights)
             else:
                 loss = self._divergence(logits, teacher[begin : begin + self.micro])
             loss = loss * (len(part) / len(images))

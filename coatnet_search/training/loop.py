@@ -29,7 +29,7 @@ from coatnet_search.training.checkpoint import Checkpoint
 from coatnet_search.training.prepare import called, in_memory_format, parameter_groups, prepared
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe, recipe_values, schedule
-from coatnet_search.training.scoring import Scorer, StepGuard
+from coatnet_search.training.scoring import NEVER_RECOGNISED, Scorer, SplitScores, StepGuard, class_weights
 
 FORWARD_SHARE = 1 / 3  # of what training on an image costs: looking at one
 Row = dict[str, Any]  # an epoch's metrics
@@ -55,12 +55,13 @@ def train(
     checkpoint: Path | None = None,
     step_guard: StepGuard = nullcontext,
     group: ProcessGroup = SINGLE_PROCESS,
-) -> Iterator[dict[str, float]]:
+) -> Iterator[Row]:
     """Trains ``model``, float (B, C, S, S) -> logits (B, K), in place, and yields a row after each epoch.
 
     A row: ``epoch`` (from 1), ``train_loss`` (mean over the steps, with augmentation and smoothing), ``train_top1`` (no
     augmentation, on the first 2,048 images of the regime or all), ``val_loss`` (no smoothing), ``val_top1``,
-    ``val_top5``, ``lr`` (of the last step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
+    ``val_top5``, ``val_balanced_accuracy`` and ``never_recognised`` (classes; see ``SplitScores``), ``lr`` (of the last
+    step), ``epoch_s``, ``train_images_per_s``. With ``recipe.ema`` these are of the
     averaged model, whose weights are in ``model`` at the end, and ``raw_val_loss``, ``raw_val_top1``, ``raw_val_top5``
     of the weights themselves. Where images are decoded on the way, ``loader_images_per_s`` is what the loader could
     give: images over the time that training waited for it.
@@ -96,6 +97,13 @@ def epochs(run: "Run", checkpoint: Path | None) -> Iterator[Row]:
             _save(checkpoint, Checkpoint(epoch, run.tensors(), history), identity)
         yield dict(history[-1])
     run.finish()
+
+
+def val_row(scored: SplitScores) -> Row:
+    """The scores of the validation part as a row has them."""
+    return {"val_loss": scored.loss, "val_top1": scored.top1, "val_top5": scored.top5,
+            "val_balanced_accuracy": scored.balanced_accuracy,
+            NEVER_RECOGNISED: list(scored.never_recognised)}  # fmt: skip
 
 
 def _save(folder: Path, state: Checkpoint, identity: checkpoints.Identity) -> None:
@@ -147,6 +155,8 @@ class Run:
             parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, recipe.beta2), fused=True
         )
         self.scorer = Scorer(recipe, data.num_classes, device, step_guard=step_guard, group=group)
+        weighted = recipe.class_balance == "weights"
+        self.class_weights = class_weights(data.labels[self.regime], data.num_classes).to(device) if weighted else None
 
     def steps_of_epoch(self) -> int:
         return self.data.num_steps(self.recipe.batch_size, len(self.regime))
@@ -203,12 +213,12 @@ class Run:
         """What the epoch's evaluation adds to its row."""
         averaged = self.ema.module if self.ema else self.called
         sample, scored = self._evaluate_train(averaged), self._evaluate_val(averaged)
-        if not math.isfinite(scored[0]):
-            raise TrainingFailed("nan", f"epoch {epoch}: the validation loss is {scored[0]}")
-        scores = {"train_top1": sample[1], "val_loss": scored[0], "val_top1": scored[1], "val_top5": scored[2]}
+        if not math.isfinite(scored.loss):
+            raise TrainingFailed("nan", f"epoch {epoch}: the validation loss is {scored.loss}")
+        scores = {"train_top1": sample.top1, **val_row(scored)}
         if self.ema:
             raw = self._evaluate_val(self.called)
-            scores |= {"raw_val_loss": raw[0], "raw_val_top1": raw[1], "raw_val_top5": raw[2]}
+            scores |= {"raw_val_loss": raw.loss, "raw_val_top1": raw.top1, "raw_val_top5": raw.top5}
         return scores
 
     def _steps(self, epoch: int) -> Tensor:
@@ -226,6 +236,7 @@ class Run:
             regime=self.regime,
             image_size=self.side,
             part=self.group.part,
+            balanced=recipe.class_balance == "sampling",
         )
         random = np.random.default_rng((seed, epoch, 3))
         shares = random.beta(recipe.mixup, recipe.mixup, self.num_steps).tolist() if recipe.mixup else None
@@ -268,19 +279,20 @@ class Run:
                 with self.scorer.autocast():
                     logits = self.called(part)
                 self.scorer.check(logits)
-                loss = self.scorer.loss(logits.float(), targets, share, self.recipe.label_smoothing)
+                loss = self.scorer.loss(logits.float(), targets, share, self.recipe.label_smoothing,
+                                        self.class_weights)  # fmt: skip
                 loss = loss * (len(part) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
-    def _evaluate_train(self, model: nn.Module) -> tuple[float, float, float]:
+    def _evaluate_train(self, model: nn.Module) -> SplitScores:
         numbers = self.regime[:TRAIN_SAMPLE][self.group.rank :: self.group.size]
         return self.scorer.scores(model, self.data.plain_batches(
             numbers, batch_size=2 * self.micro, device=self.device, image_size=self.side,
             whole=not self.recipe.centre_crop))  # fmt: skip
 
-    def _evaluate_val(self, model: nn.Module) -> tuple[float, float, float]:
+    def _evaluate_val(self, model: nn.Module) -> SplitScores:
         size = 2 * self.micro  # without gradients twice as many images fit
         return self.scorer.scores(model, self.data.val_batches(
             batch_size=size, device=self.device, image_size=self.side, whole=not self.recipe.centre_crop,

@@ -50,9 +50,12 @@ class Recipe:
     micro_batch: int = 0  # images at once on a device, their gradients added up to the batch's; 0: its whole share
     grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
     compile: bool | Literal["graphs"] = False  # off, or default (true): by torch.compile; graphs: and as CUDA graphs
+    # classes of few images: all count alike by ``weights`` of the loss (which ``clip_norm`` weakens where a batch has
+    # few of their images), or by ``sampling`` as many images of each in an epoch
+    class_balance: Literal["none", "weights", "sampling"] = "none"
 
 
-LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile")
+LATER = ("centre_crop", "micro_batch", "grad_checkpointing", "compile", "class_balance")
 
 
 def recipe_values(recipe: Recipe) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import streamlit as st
 import yaml
 
 from coatnet_search.analysis.frame import complete, numbers
-from coatnet_search.analysis.front import pareto_front
+from coatnet_search.analysis.front import network_front
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.cost import cost
 from coatnet_search.architecture.family import known_names, named_arch
@@ -17,6 +17,7 @@ from coatnet_search.core.errors import InputError, SetupError, unknown
 from coatnet_search.core.quantities import axis_title, heading, quantity, show
 from coatnet_search.figures.architecture.figures import beside, drawing, parts
 from coatnet_search.figures.search.marks import PEER, axes
+from coatnet_search.figures.search.summary import spreadsheet_safe
 from coatnet_search.study.profiles import timed_stages
 from runs_on_disk import Run, Site, draw, theme, words
 
@@ -35,7 +36,7 @@ class Network:
 
 def main(site: Site, run: Run) -> None:
     st.title("Architecture")
-    front = pareto_front(run.frame, run.objectives)
+    front = network_front(run.frame, run.objectives)
     own = [number for number, arch in zip(front["number"], front["arch"], strict=True) if isinstance(arch, Mapping)]
     asked = st.text_input(
         f"up to {MOST} networks, with commas between: trials of this study by number or architecture, or names such as "
@@ -59,7 +60,7 @@ def main(site: Site, run: Run) -> None:
     peers = _peers(run.frame)
     if len(peers):
         st.subheader("Networks of timm in this study")
-        st.dataframe(peers, hide_index=True, alt="networks of timm, with what was measured of them")
+        st.dataframe(spreadsheet_safe(peers), hide_index=True, alt="networks of timm, with what was measured of them")
 
 
 def _beside(run: Run, networks: list[Network]) -> None:

@@ -16,6 +16,7 @@ from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import heading, sense_of, show
 from coatnet_search.core.screen import command
+from coatnet_search.figures.search.summary import cautions, spreadsheet_safe
 from coatnet_search.study.audit_of_record import audited_record
 from runs_on_disk import Run, Site, words
 from views.scaling import fitted
@@ -54,6 +55,10 @@ def main(site: Site, run: Run) -> None:
         return
     if target:
         st.markdown(words(target.scaling.conclusion(target.at, compute=target.compute, beyond=target.beyond)))
+    else:
+        note = (run.study.get("data_summary") or {}).get("note")
+        for text in cautions(view.frame if view else run.frame, run.objectives, run.num_val, note):
+            st.info(words(text))
     rule = RULE_AT if target else RULE
     _show(run, choices, limits, f"{rule}; {view.decision.says}" if view else rule)
     given = [f"{name}={number_words(value)}" for name, value in limits.items() if run.limits.get(name) != value]
@@ -142,7 +147,7 @@ def _show(run: Run, choices: list[Choice], limits: dict[str, float], rule: str) 
          **{heading(name): show(name, choice.metrics.get(name), unit=False) for name in shown}}
         for choice in choices
     ])  # fmt: skip
-    st.dataframe(table, hide_index=True, alt="the chosen architectures")
+    st.dataframe(spreadsheet_safe(table), hide_index=True, alt="the chosen architectures")
     st.markdown("\n".join(f"{choice.rank}. {words(choice.reason)}" for choice in choices))
     files = {file_name(choice): document(choice, run.name, rule) for choice in choices if choice.row.get("arch")}
     if not files:

@@ -10,7 +10,7 @@ from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.errors import InputError
 from coatnet_search.figures.scaling import figures as scaling_figures
 from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_section
-from coatnet_search.figures.search.summary import records
+from coatnet_search.figures.search.summary import records, spreadsheet_safe
 from runs_on_disk import Run, Site, draw, theme, watch, words
 
 STEPS = 60  # of the slider, even in the log
@@ -70,11 +70,11 @@ def _needed(table: pd.DataFrame) -> pd.DataFrame:
     def count(value: float) -> str:
         return f"{value:,.0f}" if math.isfinite(value) else "not in range"
 
-    return pd.DataFrame({
+    return spreadsheet_safe(pd.DataFrame({
         "arm": table["arm"], "images (median)": [count(value) for value in table["num_images"]],
         "5 %": [count(value) for value in table["low"]], "95 %": [count(value) for value in table["high"]],
         "P(not in range)": [f"{value:.2f}" for value in table["not_in_range"]],
-    })  # fmt: skip
+    }))  # fmt: skip
 
 
 def _table(key: str, rows: list[dict[str, Any]]) -> None:
@@ -84,4 +84,4 @@ def _table(key: str, rows: list[dict[str, Any]]) -> None:
     if key != "answers":
         st.markdown(f"**{key.replace('_', ' ')}**")
     cells = {column.title: [column.show(row.get(column.name)) for row in rows] for column in TABLES[key]}
-    st.dataframe(pd.DataFrame(cells), hide_index=True, alt=key)
+    st.dataframe(spreadsheet_safe(pd.DataFrame(cells)), hide_index=True, alt=key)

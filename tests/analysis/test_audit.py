@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from frames import frame_of, trial
 
 from coatnet_search.analysis.audit import Audit, Network, audit, band_of, plain
 from coatnet_search.analysis.audit_decision import AuditDecision, corrected, decide, trusted
+from coatnet_search.analysis.front import separability
 from coatnet_search.strategies.problem import Problem
 
 LAYOUTS = ("C-C-C-C", "C-C-C-T", "C-C-T-T", "C-T-T-T")
@@ -73,7 +75,8 @@ def test_offsets_of_layouts_are_estimated_tested_and_corrected_by() -> None:
     assert found.p_equal < 0.01
     assert found.offsets["C-C-C-C"].low > 0.15 and found.offsets["C-T-T-T"].high < 0.12
     assert decision.state == "corrected" and decision.offsets["C-C-C-C"] == pytest.approx(0.18, abs=0.003)
-    assert "C-C-C-C -18.0 points" in decision.says
+    assert "C-C-C-C -18.0 points (± 0." in decision.says
+    assert 0 < decision.offset_errors["C-C-C-C"] < 0.003 and 0 < decision.scatter < 0.03
     assert found.corrected.value > found.groups[0].tau.value + 0.2
 
 
@@ -178,6 +181,21 @@ def test_the_same_networks_give_the_same_audit() -> None:
     first, again = (of(world(24), problem=PROBLEM, supernet_hours=0.4) for _ in range(2))
 
     assert plain(first) == plain(again)
+
+
+def test_the_errors_of_a_correction_go_into_what_follows() -> None:
+    frame = frame_of(
+        *(trial(n, ["C-C-C-C", "C-T-T-T"][n % 2], val_top1=0.6 + 0.01 * (n % 2), candidate={}) for n in range(20))
+    )
+    frame.attrs["num_val"] = 5000
+    sure, unsure = (
+        corrected(frame, "error", AuditDecision(state="corrected", says="", offsets={"C-C-C-C": 0.0, "C-T-T-T": 0.0},
+                                                offset_errors={"C-C-C-C": error, "C-T-T-T": error}))
+        for error in (0.0, 0.02)
+    )  # fmt: skip
+
+    assert separability(sure, {"error": "min"}, None) is None
+    assert "cannot separate the layouts" in (separability(unsure, {"error": "min"}, None) or "")
 
 
 def test_correcting_a_frame_keeps_what_was_measured() -> None:

@@ -186,7 +186,7 @@ def test_an_order_agrees_where_the_interval_of_the_paired_difference_does(
 ) -> None:
     found = order_of({"batch": batch, "layer": layer})
 
-    assert (found.better, found.worse, found.verdict) == ("s1_norm batch", "s1_norm layer", verdict)
+    assert (found.better, found.worse, found.agreement) == ("s1_norm batch", "s1_norm layer", verdict)
     assert found.printed == pytest.approx(0.003)
 
 
@@ -196,7 +196,7 @@ def test_choices_printed_as_equal_are_told_apart_or_not() -> None:
     near = order_of({"batch": [0.71, 0.72, 0.70], "layer": [0.70, 0.73, 0.71]}, equal)
     far = order_of({"batch": [0.71, 0.72, 0.70], "layer": [0.61, 0.621, 0.60]}, equal)
 
-    assert (near.verdict, far.verdict) == ("no difference seen", "differs")
+    assert (near.agreement, far.agreement) == ("no difference seen", "differs")
 
 
 def test_layouts_are_compared_over_their_networks_by_rank_on_their_amount_of_data() -> None:
@@ -220,8 +220,8 @@ def test_layouts_are_compared_over_their_networks_by_rank_on_their_amount_of_dat
 
     assert [(one.runs, one.networks) for one in found] == [(6, 3)] * 4
     assert found[0].ours == pytest.approx(0.295) and found[0].sd == pytest.approx(0.01)
-    assert (gap.better, gap.verdict, gap.printed) == ("layout C-C-C-C, num_images 100", "agrees", None)
-    assert (error.better, error.verdict) == ("layout ViT_REL, num_images 100 %", "opposite")
+    assert (gap.better, gap.agreement, gap.printed) == ("layout C-C-C-C, num_images 100", "agrees", None)
+    assert (error.better, error.agreement) == ("layout ViT_REL, num_images 100 %", "opposite")
     assert error.ours == pytest.approx(-0.11) and error.low and error.low < -0.11
 
 

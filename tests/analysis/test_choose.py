@@ -3,7 +3,7 @@ import yaml
 from frames import frame_of, search, trial
 
 from coatnet_search.analysis.choose import choose, write_choices
-from coatnet_search.analysis.front import pareto_front
+from coatnet_search.analysis.front import network_front
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.core.errors import InputError
 
@@ -48,13 +48,13 @@ def test_trials_behind_the_front_fill_up():
 def test_reasons_carry_the_numbers():
     first, second, _ = choose(four(), OBJECTIVES, {"macs": 4e6}, 3)
 
-    assert first.reason == (
-        "Best validation error of the 4 comparable trials with macs <= 4 M: "
-        "validation error 10.0 % and multiply-adds 2 M."
+    assert first.reason.startswith(
+        "Best validation error of the 4 comparable networks with macs <= 4 M: validation error 10."
     )
-    assert second.reason.endswith(
-        "against the first choice validation error 5.0 points higher and multiply-adds 75 % lower."
-    )
+    assert first.reason.endswith("from 1 run and the networks like it; trial 2 itself showed 10.0 %, the best of 4).")
+    assert first.metrics["measured_error"] == pytest.approx(0.1) and first.metrics["error"] > 0.1
+    assert "against the first choice validation error 4." in second.reason
+    assert second.reason.endswith("points higher and multiply-adds 75 % lower.")
 
 
 def test_every_choice_on_the_front_is_on_the_reported_front():
@@ -62,7 +62,7 @@ def test_every_choice_on_the_front_is_on_the_reported_front():
 
     choices = choose(frame, OBJECTIVES, {}, 3)
 
-    assert {choice.row["number"] for choice in choices} <= set(pareto_front(frame, OBJECTIVES)["number"])
+    assert {choice.row["number"] for choice in choices} <= set(network_front(frame, OBJECTIVES)["number"])
 
 
 def test_an_architecture_with_several_seeds_is_chosen_once():
@@ -153,3 +153,15 @@ def test_a_layout_cannot_lead_out_of_the_folder(tmp_path):
 
     assert path.parent == tmp_path / "chosen"
     assert path.name.startswith("1-x-y-")
+
+
+def test_a_busy_machine_and_a_limit_within_the_spread_are_said():
+    busy = trial(0, throughput_images_per_s=1400.0, throughput_images_per_s_spread=790.0, macs=2e6,
+                 attributes={"disturbed": ["throughput"]})  # fmt: skip
+    frame = frame_of(busy, trial(1, val_top1=0.85, throughput_images_per_s=3000.0))
+
+    first, second = choose(frame, {"error": "min", "throughput_images_per_s": "max"}, {"throughput_images_per_s": 1e3})
+
+    assert "throughput was measured on a busy machine (1,400 images/s with a spread of 790.0" in first.reason
+    assert "Whether it keeps throughput_images_per_s >= 1,000 images/s is not sure" in first.reason
+    assert "busy" not in second.reason and "not sure" not in second.reason

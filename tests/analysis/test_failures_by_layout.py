@@ -39,9 +39,9 @@ def test_page_markdown_json_and_screen_tell_it_before_the_answer(
     shown = call(capsys, "report", str(tmp_path / "quickstart"))
 
     assert data["failing"] == [SENTENCE]
-    assert page.index(SENTENCE) < page.index("Of 10 comparable trials")
-    assert text.index("**6 of 8 trials") < text.index("Of 10 comparable trials")
-    assert shown.out.index(SENTENCE) < shown.out.index("Of 10 comparable trials")
+    assert page.index(SENTENCE) < page.index("Of 10 comparable networks")
+    assert text.index("**6 of 8 trials") < text.index("Of 10 comparable networks")
+    assert shown.out.index(SENTENCE) < shown.out.index("Of 10 comparable networks")
 
 
 @pytest.mark.parametrize(

@@ -272,7 +272,7 @@ def test_a_regime_above_all_others_holds_nothing_out():
 def test_layout_effect_and_spread_of_instances_are_told_apart() -> None:
     scaling = fit_scaling(world(CROSSING, instances=3))
 
-    assert scaling.arms == ("C-C-C-C", "C-T-T-T") and [len(one) for one in scaling.members] == [3, 3]
+    assert scaling.arms == ("C-C-C-C", "C-T-T-T") and scaling.fits.names == ("C-C-C-C x1", "C-T-T-T x1")
     assert scaling.instances["log_sd"].to_numpy() == pytest.approx([0.05, 0.05], rel=0.2)
 
 
@@ -383,3 +383,35 @@ def test_runs_without_attributes_are_arms_by_their_layout() -> None:
     frame = world(CROSSING).drop(columns=["attributes"])
 
     assert set(scaling_runs(frame)["arm"]) == set(CROSSING)
+
+
+def test_a_forecast_is_registered_and_scored_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = world(CROSSING)[["layout", "num_images", "seed", "error"]].rename(columns={"layout": "arm"})
+    table, run, path = tmp_path / "runs.csv", tmp_path / "run", tmp_path / "forecast.json"
+    rows.to_csv(table, index=False)
+    main(["import", str(table), "--out", str(run), "--num-val", "5000"])
+
+    code = main(["scaling", str(run), "--at-data", "16000", "--register", str(path)])
+    again = main(["scaling", str(run), "--at-data", "16000", "--register", str(path)])
+    early = main(["scaling", str(run), "--score", str(path)])
+
+    said = capsys.readouterr()
+    assert code == 0 and again == early == 2
+    assert json.loads(path.read_text())["targets"][0]["num_images"] == 16_000
+    assert "registered in" in said.err and "no run of the forecast's arms on 16,000 images is done" in said.err
+
+
+def test_what_the_prediction_of_held_out_runs_was_worth_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = world(CROSSING)[["layout", "num_images", "seed", "error"]].rename(columns={"layout": "arm"})
+    rows.to_csv(tmp_path / "runs.csv", index=False)
+    main(["import", str(tmp_path / "runs.csv"), "--out", str(tmp_path / "run"), "--num-val", "5000"])
+    capsys.readouterr()
+
+    code = main(["scaling", str(tmp_path / "run"), "--up-to", "4000"])
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert code == 0 and "decision accuracy at 8,000 images" in said and "would tell them apart with 95 %" in said

@@ -1,9 +1,11 @@
 """Sweeps that tune a scaling study's layouts and regimes: planned, run first, obeyed, found again on resume, shown."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from test_scaling import cells_of, study_file
@@ -55,6 +57,24 @@ def test_the_least_error_decides_key_by_key_once_all_have_ended(
     trials: list[Trial], best: dict[str, float] | None
 ) -> None:
     assert best_values(trials, "C-C-C-C", 100, SPEC, RECIPE) == best
+
+
+def test_single_runs_are_smoothed_over_regimes_which_finds_the_best_value_more_often() -> None:
+    regimes, right = (500, 1000, 2000, 4000, 8000), {"alone": 0, "smoothed": 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        trials = [dataclasses.replace(trial, budget=Budget(epochs=1, num_images=images)) for images in regimes
+                  for trial in star(*(0.4 * np.exp(rng.normal([0.03, 0.03, 0.0, 0.03], 0.03))))]  # fmt: skip
+        alone = [one for one in trials if one.budget and one.budget.num_images == 2000]
+        for name, shown, known in (("alone", alone, ()), ("smoothed", trials, regimes)):
+            found = best_values(shown, "C-C-C-C", 2000, SPEC, RECIPE, known)
+            right[name] += found is not None and found["lr"] == 4e-3
+
+    assert right["smoothed"] > right["alone"] + 6, "lr 4e-3 is the best everywhere"
+
+
+def test_a_layouts_sweeps_are_waited_for_at_all_amounts_of_data() -> None:
+    assert best_values(star(0.5, 0.6, 0.4, 0.7), "C-C-C-C", 100, SPEC, RECIPE, (100, 200)) is None
 
 
 def test_other_layouts_and_amounts_have_sweeps_of_their_own() -> None:

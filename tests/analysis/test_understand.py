@@ -54,7 +54,9 @@ def test_marginals_at_equal_cost_keep_what_cost_does_not_explain():
 
 def test_growth_tells_the_search_from_its_baseline_in_one_box():
     frame = chosen()
-    frame.loc[frame.index >= 40, "origin"] = "baseline"
+    frame["attributes"] = [{"baseline": True} if place >= 40 else {} for place in range(len(frame))]
+    audits = frame.head(3).assign(number=[60, 61, 62], attributes=[{"audit": {}, "of": 1}] * 3, val_loss=0.0)
+    frame = pd.concat([frame, audits], ignore_index=True)  # trained alone for an audit: no work of the search
 
     rows = growth(frame, LOSS, devices=0.5)
 

@@ -66,7 +66,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help_imports_no_torch_timm_or_ray() -> None:
     code = (
-        "import sys; from coatnet_search.cli import main; code = main(['--help']);"
+        "import sys; from coatnet_search.cli.main import main; code = main(['--help']);"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr); sys.exit(code)"
     )
 
@@ -259,10 +259,10 @@ def bad_data(kind: str) -> tuple[str, str]:
         return "{name: image_folder}", "--set data.path=..."
     if kind == "holes in the labels":
         image = pa.array([{"bytes": b"x", "path": None}] * 4)
-        pq.write_table(pa.table({"image": image, "label": pa.array([0, 1, 3, 3])}), "train.parquet")
-        return "{name: parquet, path: train.parquet}", "class '2' (2) has no images"
+        pq.write_table(pa.table({"image": image, "label": pa.array([0, 1, None, 1])}), "train.parquet")
+        return "{name: parquet, path: train.parquet}", "row 2 has no label"
     if kind == "no column":
-        pq.write_table(pa.table({"picture": [b"x"], "label": [0]}), "train.parquet")
+        pq.write_table(pa.table({"one": [b"x"], "two": [b"x"], "label": [0]}), "train.parquet")
         return "{name: parquet, path: train.parquet}", "no column 'image' or 'img'"
     digit_folder(folder, 40)
     if kind == "corrupt":
@@ -358,6 +358,25 @@ def test_failed_trials_end_a_run_with_their_causes(place: Path, capsys: pytest.C
     assert "2 trials finished, 2 of them failed" in shown.out
     assert "RuntimeError: the lamp went out" in shown.out
     assert [(cause["count"], cause["kind"]) for cause in told.json["failures"]] == [(2, "error")]
+
+
+def test_a_message_of_a_trainer_is_text_whatever_it_says(place: Path, capsys: pytest.CaptureFixture[str],
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    message = "loss[/x] of [bold]shape[/bold] [0, 1] \x1b]0;title\x07\x1b[2J :smile: \u202e"
+    (place / "odd_trainer.py").write_text(
+        f"def broken(arch, budget, data, device):\n    raise ValueError({message!r})\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    words = ("run", "quickstart", *SMALL, "search.trials=2", "--evaluator", "odd_trainer:broken", "--local")
+    shown = call(capsys, *words)
+    reported = call(capsys, "report", "runs/quickstart")
+
+    for printed in (shown, reported):
+        assert "loss[/x] of [bold]shape[/bold] [0, 1] \\x1b]0;title\\x07\\x1b[2J :smile: \\u202e" in printed.out
+        assert not {"\x1b", "\x07", "\u202e"} & set(printed.out + printed.err)
+    assert shown.code == 4
+    assert shown.err.count("loss[/x] of [bold]shape[/bold]") == 2
 
 
 def test_the_current_folder_is_imported_from_only_for_an_evaluator(

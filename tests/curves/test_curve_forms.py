@@ -88,7 +88,7 @@ def test_a_form_has_what_the_menu_promises(name):
 def test_plausible_curves_of_a_form_pass_through_one_at_the_last_size_and_never_rise(name):
     form = load_form(name)
 
-    linear, shape = form.prior(np.random.default_rng(0), 50)
+    linear, shape = form.plausible(np.random.default_rng(0).random((50, form.dimensions)))
     values = form.value(np.geomspace(0.01, 16.0, 30), linear, shape)
 
     assert form.value(np.ones(1), linear, shape) == pytest.approx(1.0)

@@ -233,7 +233,8 @@ def test_differences_that_the_images_cannot_show_are_called_none():
 
 def test_serving_others_is_said_aloud_and_a_taken_port_is_refused(tmp_path, capsys, monkeypatch):
     served = []
-    monkeypatch.setattr("streamlit.web.cli.main", lambda words, **_: served.append(words))
+    monkeypatch.setattr("streamlit.App.run", lambda _app, config: served.append(config))
+    monkeypatch.setattr(sys, "argv", ["coatnet-search"])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = call(capsys, "dashboard", tmp_path, "--port", taken.getsockname()[1])
         free = taken.getsockname()[1]
@@ -243,8 +244,8 @@ def test_serving_others_is_said_aloud_and_a_taken_port_is_refused(tmp_path, caps
 
     assert (refused.code, here.code, wide.code) == (3, 0, 0)
     assert "no password" in wide.err and "no password" not in here.err
-    assert "--server.address=127.0.0.1" in served[0] and "--browser.gatherUsageStats=false" in served[0]
-    assert "--server.address=0.0.0.0" in served[1]
+    assert [one["server.address"] for one in served] == ["127.0.0.1", "0.0.0.0"]
+    assert served[0]["browser.gatherUsageStats"] is False
 
 
 def test_dimensions_are_ranked_over_all_trials_and_asked_once_of_each_record(tmp_path, monkeypatch):

@@ -21,7 +21,8 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data import DATASETS, memory
 from coatnet_search.data import load as datasets
 from coatnet_search.data.augmentation import Choices, augment, draw_choices, generator
-from coatnet_search.data.decode import open_image, open_pixels, to_array
+from coatnet_search.data.cache import cached
+from coatnet_search.data.decode import Reading, open_image, open_pixels, to_array
 from coatnet_search.data.load import load_data, summarize
 from coatnet_search.data.randaugment import OPERATIONS, RandAugment
 from coatnet_search.data.spec import DataSpec
@@ -277,17 +278,18 @@ def test_parquet_takes_class_names_from_its_metadata_and_plain_bytes_as_images(t
 @pytest.mark.parametrize(
     ("columns", "names", "message"),
     [
-        ({"picture": [b""], "label": [0]}, None, "no column 'image' or 'img'; the columns are picture, label"),
-        ({"image": [b""], "y": [0]}, None, "no column 'label'"),
+        ({"one": [b""], "two": [b""], "label": [0]}, None, "no column 'image' or 'img'; the columns are one, two, l"),
+        ({"one": [b""], "two": [b""], "label": [0]}, None, "--set data.image_column=NAME"),
+        ({"image": [b""], "a": [0], "b": [0]}, None, "no column 'label' or 'fine_label'; the columns are a, b"),
         ({"image": ["text"], "label": [0]}, None, "expected {bytes, path} or bytes, got string"),
-        ({"image": [b"", b""], "label": [0, 2]}, None, "reach 2 with only 2 images"),
-        ({"image": [b""] * 3, "label": [0, 2, 2]}, None, "class '1' (1) has no images"),
         ({"image": [b""] * 3, "label": [0, 1, 2]}, ["a", "b"], "label 2, but the file names only 2 classes"),
         ({"image": [b""] * 2, "label": [0, -1]}, None, "label -1 is negative"),
         ({"image": [b""] * 2, "label": [0, None]}, None, "row 1 has no label"),
         ({"image": [b""] * 2, "label": [0.5, 1.0]}, None, "expected whole numbers or text"),
         ({"image": [b""] * 2, "label": [0, 0]}, None, "one class only"),
-        ({"image": [None] * 2 + [b"x"], "label": [0, 1, 1]}, None, "rows without bytes"),
+        ({"image": [b""] * 2, "label": [["a"], ["a", "b"]]}, None, "row 1 has 2 labels"),
+        ({"image": [b""] * 2, "label": [None, None]}, None, "row 0 has no label, nor has any other"),
+        ({"image": [{"bytes": None, "path": "a.png"}] * 3, "label": [0, 1, 1]}, None, "embed the images"),
     ],
 )
 def test_a_faulty_parquet_file_is_named_with_what_is_wrong(tmp_path, columns, names, message):
@@ -320,11 +322,10 @@ def folder_spec(root: Path) -> DataSpec:
     return DataSpec(name="image_folder", path=str(root))
 
 
-def test_image_folder_trains_on_train_and_leaves_test_and_val_closed(tmp_path):
+def test_image_folder_trains_on_train_and_leaves_test_closed(tmp_path):
     make_folder(tmp_path / "root" / "train")
-    for part in ("test", "val"):
-        (tmp_path / "root" / part / "cat").mkdir(parents=True)
-        (tmp_path / "root" / part / "cat" / "x.png").write_bytes(b"reading this would fail")
+    (tmp_path / "root" / "test" / "cat").mkdir(parents=True)
+    (tmp_path / "root" / "test" / "cat" / "x.png").write_bytes(b"reading this would fail")
     make_folder(tmp_path / "plain")
 
     nested, plain = (load_data(folder_spec(tmp_path / name)) for name in ("root", "plain"))
@@ -406,9 +407,9 @@ def test_whoever_decodes_a_jpeg_file_the_pixels_are_the_same(mode, channels):
     Image.open(io.BytesIO(whole)).save(sideways, "JPEG", exif=turned)
 
     for content in (whole, sideways.getvalue()):
-        found = open_pixels(content, channels)
+        found = open_pixels(content, Reading(channels=channels))
 
-        assert np.array_equal(found.numpy(), to_array(open_image(content, channels)))
+        assert np.array_equal(found.numpy(), to_array(open_image(content, Reading(channels=channels))))
 
 
 def test_a_folder_of_grey_images_has_one_channel(tmp_path):
@@ -527,7 +528,7 @@ def test_a_build_that_fails_leaves_nothing_in_the_cache(cache):
         raise InputError("no")
 
     with pytest.raises(InputError):
-        datasets.index.cached("thing.bin", fail)
+        cached("thing.bin", fail)
 
     assert [path.name for path in cache.iterdir() if not path.name.endswith(".lock")] == []
 
@@ -537,7 +538,7 @@ def test_a_full_disk_is_a_setup_error(monkeypatch):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(SetupError, match="No space left"):
-        datasets.index.cached("thing.bin", full)
+        cached("thing.bin", full)
 
 
 def test_an_unknown_data_set_is_named_with_the_nearest_one():

@@ -7,7 +7,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
-from object_store import MOTO, s3  # noqa: F401
+from object_store import MOTO
 from quickstarts import study
 from test_datasets import cache, make_folder, picture, spec_of  # noqa: F401 (fixtures)
 
@@ -128,7 +128,7 @@ def test_a_search_trains_on_data_at_a_uri(tmp_path):
 
 
 @pytest.mark.skipif(MOTO is None, reason="needs moto_server: pip install 'moto[server]' in an environment of its own")
-def test_images_on_an_s3_server_are_the_same_data(tmp_path, s3):  # noqa: F811
+def test_images_on_an_s3_server_are_the_same_data(tmp_path, s3):
     folder, address = make_folder(tmp_path / "images"), urllib.parse.urlsplit(s3)
     host = urllib.parse.parse_qs(address.query)["endpoint_override"][0]
     for path in folder.rglob("*.png"):

@@ -46,7 +46,7 @@ def test_fractions_are_drawn_as_percent():
     (points,) = (trace for trace in figure.data if trace.name == "C-C-T-T")
     assert figure.layout.yaxis.title.text == "validation error (%)"
     assert list(points.y) == [25.0]
-    assert points.error_y.array[0] == pytest.approx(9.3, abs=0.1)  # Wilson's interval of 25 in 100 ends at 34.3 %
+    assert points.error_y.array[0] == pytest.approx(8.5, abs=0.4)  # 1.96 sqrt(.25 x .75 / 100)
 
 
 def test_open_symbols_are_trials_that_are_not_final():

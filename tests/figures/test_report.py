@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from browser import CHROMIUM, browser
 from command_line import call
-from frames import STUDY, frame_of, search, trial, write_run
+from frames import LAYOUTS, STUDY, frame_of, search, trial, write_run
 
 from coatnet_search.analysis.choose import choose
 from coatnet_search.figures.report import html_page, write_report
-from coatnet_search.figures.search.summary import summarize, summary_markdown, write_csv
+from coatnet_search.figures.search.summary import summarize, summary_markdown, write_trials
 from coatnet_search.record.fold import read_record
 
 BAD = "<script>alert(1)</script>"
@@ -110,7 +110,7 @@ def test_whatever_a_record_says_is_text(tmp_path):
 def test_formulas_in_a_csv_are_text(tmp_path):
     frame = frame_of(trial(0, layout="C-C-T-T", val_loss=-0.5) | {"layout": "=cmd()", "device": "@x", "origin": "-1+1"})
 
-    path = write_csv(frame.assign(**{"+name": 1}), tmp_path / "trials.csv")
+    path = write_trials(frame.assign(**{"+name": 1}), tmp_path / "trials.csv")
 
     (row,) = csv.DictReader(path.open())
     assert (row["layout"], row["device"], row["origin"], row["'+name"]) == ("'=cmd()", "'@x", "'-1+1", "1")
@@ -131,9 +131,30 @@ def test_the_answer_names_the_best_layout_with_its_interval():
 
     first, second = summarize(frame, STUDY, num_val=180)["answer"]
 
-    assert "C-C-T-T has the best validation loss, 0.3000 (trial 1, 500 k multiply-adds" in first
-    assert "accuracy 90.0 %, 95 % interval 84.7 to 93.6 % on 180 validation images" in first
-    assert second.startswith("The best of the other layouts, C-C-C-C (trial 0), is 0.1 behind")
+    assert "C-C-T-T has the best validation loss, 0.31" in first
+    assert "(trial 1, 500 k multiply-adds; 95 % interval" in first
+    assert "its own run showed 0.3000, the best of 2; accuracy 89." in first and "on 180 validation images" in first
+    assert second.startswith("The best of the other layouts, C-C-C-C (trial 0), is 0.0")
+    assert "cannot tell from noise: the first is the better one with a probability of 0." in second
+
+
+def test_scores_at_chance_get_no_confident_answer():
+    frame = frame_of(*(trial(n, LAYOUTS[n % 4], val_top1=0.29 + 0.01 * n) for n in range(11)))
+    frame.attrs["num_classes"] = 3
+
+    at_chance, above = (summarize(frame.assign(val_top1=top1), STUDY, num_val=359)["answer"][0]
+                        for top1 in (frame["val_top1"], frame["val_top1"] + 0.3))  # fmt: skip
+
+    assert at_chance.startswith("No network is told from guessing: of 3 equally frequent classes chance gets 33.3 %")
+    assert "guessing" not in above
+
+
+def test_measurements_on_a_busy_machine_are_said_to_be_so():
+    busy = trial(0, throughput_images_per_s_spread=500.0, attributes={"disturbed": ["throughput"]})
+
+    notices = summarize(frame_of(busy, trial(1)), STUDY)["notices"]
+
+    assert any("the throughput of 1 of 2 trials (typical spread 50 %)" in text for text in notices)
 
 
 def test_failures_are_counted_by_cause():
@@ -177,7 +198,7 @@ def test_markdown_has_the_front_and_the_choice():
 
     text = summary_markdown(frame, STUDY, choices, 180, note="digits is a demonstration")
 
-    assert text.count("\n| ") == 2 + len(summarize(frame, STUDY)["front"])
+    assert text.count("\n| ") == 2 + len(summarize(frame, STUDY, num_val=180)["front"])
     assert "> digits is a demonstration" in text
     assert f"1. **{choices[0].row['layout']}**" in text
 

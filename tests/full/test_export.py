@@ -151,6 +151,20 @@ def test_a_folder_whose_files_do_not_belong_together_is_refused(bundle, tmp_path
     assert "not a file of `train` or `export`" in empty.error
 
 
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18", "hf_hub:a/b", "local-dir:/tmp", "timm/resnet18", 5, None, []])
+def test_a_folder_cannot_send_predict_to_a_hub(name, bundle, tmp_path, capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr("timm.models._factory.load_model_config_from_hf", lambda *given, **more: asked.append(given))
+
+    for verb in ("predict", "export"):
+        said = call(
+            capsys, verb, damaged(tmp_path / "made", architecture=name), *(["x.png"] if verb == "predict" else [])
+        )
+        assert "not a file of `train` or `export`: expected the plain name of a network of timm" in said.error
+
+    assert asked == []
+
+
 def odd_images() -> dict[str, bytes]:
     """What lies in folders of images besides photographs; each can be shown to a network."""
     random = np.random.default_rng(0)
@@ -178,6 +192,7 @@ def test_odd_images_are_seen_and_unusable_ones_named_beside_them(bundle, tmp_pat
     unusable = {"cut.png": whole[:-20], "empty.jpg": b"", "text.png": b"hello",
                 "bomb.png": as_bytes(Image.new("1", (20_000, 5_000)), ".png")}  # fmt: skip
     folder.mkdir()
+    states(tmp_path / "made", value_range=[0, 255], background=128)
     for name, content in {**odd_images(), **unusable}.items():
         (folder / name).write_bytes(content)
 
@@ -187,6 +202,50 @@ def test_odd_images_are_seen_and_unusable_ones_named_beside_them(bundle, tmp_pat
     assert {Path(row["file"]).name for row in seen.json if row["problem"]} == set(unusable)
     assert all(len(row["classes"]) == 4 for row in seen.json if not row["problem"])
     assert f"{folder / 'bomb.png'}: " in seen.err
+
+
+def states(made: Path, **keys: Any) -> None:
+    """What the bundle's config says of how images are seen, with these keys."""
+    config = json.loads((made / "config.json").read_text())
+    config["coatnet_search"]["sight"] |= keys
+    (made / "config.json").write_text(json.dumps(config))
+
+
+def test_a_network_sees_deep_values_on_the_scale_that_it_was_trained_on(bundle, tmp_path):
+    values = np.linspace(0, 4095, 18 * 18).reshape(18, 18)
+    deep = as_bytes(Image.fromarray(values.astype(np.uint16)), ".png")
+    expected = np.rint(values.astype(np.uint16) / 4095 * 255).astype(np.uint8)
+
+    states(tmp_path / "made", value_range=[0.0, 4095.0])
+    seen = read_bundle(tmp_path / "made").sight.pixels(deep)
+
+    assert np.array_equal(seen.numpy(), np.stack([expected] * 3))
+
+
+def test_without_a_known_scale_an_image_of_deep_values_is_named_as_unusable(bundle, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("deep.png", "float.tiff", "grey.png"):
+        (folder / name).write_bytes(odd_images()[name])
+
+    seen = call(capsys, "predict", tmp_path / "made", folder, "--json")
+
+    assert [Path(row["file"]).name for row in seen.json if row["problem"]] == ["deep.png", "float.tiff"]
+    assert "values of more than 8 bits" in seen.json[0]["problem"]
+
+
+def test_a_bundle_of_an_earlier_version_opens_and_drops_alpha_as_its_training_did(bundle, tmp_path):
+    color = Image.fromarray(np.random.default_rng(1).integers(0, 256, (18, 18, 3), dtype=np.uint8))
+    clear = color.copy()
+    clear.putalpha(0)
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    for key in ("value_range", "background"):
+        del config["coatnet_search"]["sight"][key]
+    (tmp_path / "made" / "config.json").write_text(json.dumps(config))
+
+    seen = read_bundle(tmp_path / "made").sight.pixels(as_bytes(clear, ".png"))
+
+    assert np.array_equal(seen.permute(1, 2, 0).numpy(), np.asarray(color))
 
 
 def test_only_the_central_square_of_an_image_is_resized():

@@ -34,6 +34,7 @@ def trained(
         ((0.7, 0.6), (0.9, 0.8), "The choice held: a, best in the search"),
         ((0.7, 0.6), (0.8, 0.9), "The choice was wrong: b is 10.0 points better"),
         ((0.7, 0.6), (0.899, 0.9), "The choice cannot be faulted: b is 0.1 points better"),
+        ((0.7, 0.6), (0.901, 0.9), "is the best after full training too, but only 0.1 points ahead of b, and below"),
         ((0.7, None), (0.9, 0.8), "there is no choice to judge"),
     ],
 )
@@ -44,6 +45,28 @@ def test_the_verdict_follows_from_the_numbers(tmp_path, told, got, words):
 
     assert words in conclusion(table)
     assert [row["rank_obtained"] for row in table] == [1, 2]
+
+
+def test_the_choice_is_the_searchs_rank_not_what_it_saw_of_accuracy(tmp_path):
+    first, third = (
+        {"search_rank": 1, "search_objective": "val_loss"},
+        {"search_rank": 3, "search_objective": "val_loss"},
+    )
+    outs = [trained(tmp_path, "a", 0.6, 0.8, **first), trained(tmp_path, "b", 0.7, 0.9, **third)]
+
+    assert "The choice was wrong: b is 10.0 points better" in conclusion(rows(outs))
+    assert "the search's first choice is not among these trainings; b was its number 3" in conclusion(
+        rows([outs[1], trained(tmp_path, "c", 0.6, 0.5, search_rank=4)])
+    )
+
+
+def test_trainings_of_unlike_length_judge_no_choice(tmp_path):
+    outs = [trained(tmp_path, "a", 0.7, 0.9), trained(tmp_path, "b", 0.6, 0.8)]
+    for out, epochs in zip(outs, (10, 30), strict=True):
+        result = json.loads((out / "result.json").read_text())
+        (out / "result.json").write_text(json.dumps(result | {"stages": [{"recipe": {"epochs": epochs}}]}))
+
+    assert "not judged: these trainings are of unlike length (epochs: a 10 and b 30)" in conclusion(rows(outs))
 
 
 def test_with_three_networks_the_ranks_are_correlated_and_misses_named(tmp_path):

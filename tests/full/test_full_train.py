@@ -26,6 +26,8 @@ from coatnet_search.full.bundle import read_bundle
 from coatnet_search.full.plan import Plan, make_plan
 from coatnet_search.full.scores import over_seeds, score
 from coatnet_search.full.train import against, assess, prepare_out, slow_loader, stage_folder, train_plan
+from coatnet_search.training.recipe import make_recipe
+from coatnet_search.training.scoring import Scorer
 
 ARCH = Arch(
     image_size=8, in_channels=1, num_classes=10, stem=Stem(depth=1, width=8, stride=1),
@@ -224,6 +226,26 @@ def test_the_interval_over_seeds_is_students():
     assert found["mean"] == pytest.approx(0.92)
     assert found["high"] - found["mean"] == pytest.approx(4.302653 * 0.02 / np.sqrt(3))
     assert over_seeds([0.9])["low"] is None
+
+
+def test_two_seeds_on_known_images_give_an_interval_that_says_something():
+    low, high = (over_seeds([0.500, 0.570], num_images=359)[end] for end in ("low", "high"))
+    many = over_seeds([0.900, 0.901, 0.899, 0.900], num_images=400)
+
+    assert over_seeds([0.500, 0.570])["high"] > 0.97, "Student's t with one degree of freedom says nothing"
+    assert 0.38 < low < 0.49 and 0.58 < high < 0.68
+    assert many["high"] - many["low"] > 0.03, "equal seeds do not know more of other images than the images show"
+
+
+def test_the_loss_of_a_sigmoid_recipe_is_its_own():
+    logits, labels = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 4
+    model = torch.nn.Identity()
+    judge = Scorer(make_recipe({"name": "digits", "loss": "sigmoid"}), 4, CPU)
+
+    found = score(model, iter([(logits, labels)]), tuple("abcd"), loss="sigmoid")
+
+    assert found.loss == pytest.approx(judge.scores(model, iter([(logits, labels)]))[0])
+    assert score(model, iter([(logits, labels)]), tuple("abcd")).loss != pytest.approx(found.loss)
 
 
 def test_a_network_of_timm_that_a_search_chose_trains_at_the_size_of_the_data(tmp_path):

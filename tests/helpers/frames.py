@@ -84,7 +84,11 @@ def events_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     exact = {name: row[name] for name in ("params", "macs", "activations")}
     measured = ("val_top1", "val_loss", "throughput_images_per_s", "throughput_images_per_s_spread")
     about = {"number": row["number"], "key": row["key"]}
-    failure = {"kind": row["failure_kind"], "message": row["failure_message"]} if row["failure_kind"] else None
+    failure = (
+        {"kind": row["failure_kind"], "message": row["failure_message"]}
+        if isinstance(row["failure_kind"], str)
+        else None
+    )
     started = {**about, "event": "started", "metrics": exact, "origin": row["origin"], "time": row["started_at"],
                "budget": {name: row[name] for name in ("epochs", "num_images", "image_size", "seed", "draw")},
                **{name: row[name] for name in ("candidate", "arch", "arch_id", "layout", "attributes")}}  # fmt: skip

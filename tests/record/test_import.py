@@ -1,17 +1,20 @@
 """Runs from elsewhere: a CSV file becomes a run that all answers can be asked of; its mistakes are named by line."""
 
+import random
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from command_line import call
+from mutations import mutated
 
 from coatnet_search.analysis.scaling import fit_scaling
 from coatnet_search.analysis.scaling_runs import scaling_runs
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import read_record
-from coatnet_search.record.from_csv import import_runs
+from coatnet_search.record.from_csv import Imported, import_runs
 
 MAPPED = {"arm": "net", "num_images": "n", "error": "err"}
 
@@ -172,6 +175,140 @@ def test_mistakes_are_named_with_their_line_and_nothing_is_written(
     assert message in refusal(text, columns)
 
 
+def read(text: str, columns: dict[str, str] | None = None) -> tuple[pd.DataFrame, Imported]:
+    Path("runs.csv").write_text(text, encoding="utf-8")
+    made = import_runs(Path("runs.csv"), columns or {}, Path("out"))
+    return read_record(made.run), made
+
+
+WORDS = {
+    "optuna": ({"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}, ("RUNNING", "WAITING")),
+    "optuna's enum": ({"TrialState.COMPLETE": "done", "TrialState.PRUNED": "stopped"}, ("TrialState.RUNNING",)),
+    "mlflow": ({"FINISHED": "done", "FAILED": "failed", "KILLED": "stopped"}, ("RUNNING", "SCHEDULED")),
+    "wandb": ({"finished": "done", "crashed": "failed", "failed": "failed", "killed": "stopped",
+               "preempted": "stopped"}, ("running", "pending", "preempting")),
+    "ray": ({"TERMINATED": "done", "ERROR": "failed"}, ("PENDING", "RUNNING", "PAUSED")),
+    "ours": ({"done": "done", "failed": "failed", "stopped": "stopped"}, ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tool", WORDS)
+@pytest.mark.parametrize("title", ["state", "State", "status"])
+def test_states_of_other_tools_are_read_and_it_is_said_how(tool: str, title: str) -> None:
+    ended, going = WORDS[tool]
+    lines = [f"A,0.{place},{word}" for place, word in enumerate([*ended, *going], 1)]
+
+    frame, made = read("\n".join([f"arm,error,{title}", *lines]) + "\n")
+
+    said = " ".join(made.assumed)
+    assert frame["state"].tolist() == list(ended.values())
+    assert [word for word, state in ended.items() if word != state and f"{word} for {state} (1)" not in said] == []
+    assert (f"{len(going)} row" in said) == bool(going)
+    assert not frame["failure_message"].dropna().str.contains("no result").any()
+
+
+def test_a_table_of_optuna_is_read_as_it_is() -> None:
+    text = "number,values_0,values_1,datetime_start,duration,params_layout,state\n"
+    text += (
+        "0,0.5,1e6,2026-01-01 00:00:00,0 days 00:01:00,C,FAIL\n1,0.4,2e6,,,T,COMPLETE\n2,,,,,C,PRUNED\n3,,,,,T,FAIL\n"
+    )
+
+    frame, made = read(text, {"arm": "params_layout", "error": "values_0", "macs": "values_1"})
+
+    assert frame["state"].tolist() == ["failed", "done", "stopped", "failed"]
+    assert frame["failure_message"].dropna().tolist() == ["line 2 says FAIL", "line 5 says FAIL"]
+    assert made.ignored == ("number", "datetime_start", "duration")
+
+
+def test_a_finished_run_of_another_tool_without_a_result_is_a_failed_one_and_that_is_said() -> None:
+    frame, made = read("arm,error,status\nA,0.1,FINISHED\nB,,FINISHED\n")
+
+    assert frame["state"].tolist() == ["done", "failed"]
+    assert made.assumed == ("states are read as ours: FINISHED for done (1), FINISHED for failed (1)",)
+
+
+def test_the_column_of_states_can_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs.csv").write_text("arm,error,state\nA,0.1,odd\n")
+
+    refused = call(capsys, "import", "runs.csv")
+    taken = call(capsys, "import", "runs.csv", "--columns", "state=", "--json")
+
+    assert "no state named 'odd'" in refused.error
+    assert (taken.json["states"], taken.json["ignored"]) == ({"done": 1}, ["state"])
+
+
+@pytest.mark.parametrize("blank", ["", ",,,", " , ,\t,", ",,,,,,", '"","","",""'])
+def test_empty_rows_are_passed_over_and_lines_keep_their_numbers(blank: str) -> None:
+    frame, made = read(f"arm,num_images,seed,error\nA,10,0,0.1\n{blank}\nB,10,0,0.2\n{blank}\n{blank}\n")
+
+    assert frame["layout"].tolist() == ["A", "B"]
+    assert [one["line"] for one in frame["attributes"]] == [2, 4]
+    assert "empty" not in " ".join(made.assumed)
+
+
+def test_rows_that_are_no_runs_are_left_out_and_counted() -> None:
+    text = ",arm,num_images,error,seed\n0,A,10,0.1,0\n1,,,,\nx,arm,num_images,error,seed\n2,,10,,1\n3,B,10,0.2,0\n"
+
+    frame, made = read(text)
+
+    assert frame["layout"].tolist() == ["A", "B"]
+    assert made.assumed[:3] == (
+        "1 row left out: empty in all columns that are used", "1 row left out: the heading once more",
+        "1 row left out: arm is empty, and there is no result",
+    )  # fmt: skip
+
+
+def test_columns_without_a_name_and_doubles_that_nobody_uses_do_no_harm() -> None:
+    frame, made = read(",arm,error,,note,note,\n0,A,0.1,,x,y,\n1,B,0.2,,x,y,\n")
+
+    assert frame["error"].tolist() == [0.1, 0.2]
+    assert made.ignored == ("column 1 (no name)", "column 4 (no name)", "note", "note", "column 7 (no name)")
+
+
+def test_a_comma_in_the_name_of_a_column_is_of_the_name(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.csv").write_text('net,"error, last epoch","n, in all"\nA,0.1,10\nA,0.08,20\nB,0.2,10\nB,0.1,20\n')
+    words = ["--columns", "arm=net,error=error, last epoch,num_images=n, in all", "--json"]
+
+    made = call(capsys, "import", "mine.csv", *words)
+    report = call(capsys, "report", "runs/mine")
+
+    assert (made.code, report.code) == (0, 0), made.err + report.err
+    assert made.json["arms"] == ["A", "B"]
+    page = Path("runs/mine/report.html").read_text()
+    assert "arm=net,error=error, last epoch,num_images=n, in all" in page
+
+
+@pytest.mark.parametrize(
+    ("title", "cells"),
+    [("accuracy (%)", ("93.4", "50")), ("val_acc_pct", ("93.4", "50")), ("acc percent", ("93.4", "50")),
+     ("acc", ("93.4%", "50 %")), ("acc", ("0.934", "50%")), ("acc %", ("93.4%", "0.5e2"))],
+)  # fmt: skip
+def test_percents_that_are_named_as_such_are_divided_by_100(title: str, cells: tuple[str, str]) -> None:
+    frame, made = read(f"arm,{title}\nA,{cells[0]}\nB,{cells[1]}\n", {"val_top1": title})
+
+    assert frame["val_top1"].tolist() == pytest.approx([0.934, 0.5])
+    named = any(f"val_top1 is the column {title!r}: percents, divided by 100" in text for text in made.assumed)
+    assert named == (title != "acc")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("arm,acc %\nA,0.93\nB,0.5\n", "val_top1 (column acc %) is named as percents and holds nothing above 1"),
+        ("arm,acc %\nA,193\n", "runs.csv:2: val_top1 (column acc %): expected a percentage from 0 to 100, got 193"),
+        ("arm,acc %\nA,few\n", "expected a number, got 'few'"),
+    ],
+)
+def test_percents_that_may_be_none_are_refused(text: str, message: str) -> None:
+    assert message in refusal(text, {"val_top1": "acc %"})
+
+
+def test_percentiles_and_other_words_are_no_percents() -> None:
+    frame, made = read("arm,error percentile\nA,0.1\n", {"error": "error percentile"})
+
+    assert (frame["error"].tolist(), made.assumed) == ([0.1], ())
+
+
 def test_text_in_another_encoding_is_refused() -> None:
     Path("runs.csv").write_bytes("arm,error\nCölln,0.1\n".encode("latin-1"))
 
@@ -199,3 +336,22 @@ def test_mistakes_on_the_command_line(words: list[str], message: str, capsys: py
     Path("a.csv").write_text("arm,error\nA,0.1\n")
 
     assert message in call(capsys, "import", *words).error
+
+
+def test_a_mutated_table_is_imported_or_refused_in_one_line(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    table = "number,arm,num_images,seed,error (%),state,macs\n" + "".join(
+        f"{row},{name},{count},{seed},{1000 / count + row % 7:.3f},COMPLETE,1e6\n"
+        for row, (name, count, seed) in enumerate((n, c, s) for n in "AB" for c in (20, 40, 80) for s in (0, 1))
+    )
+    said = []
+    for number in range(200):
+        (tmp_path / "t.csv").write_bytes(mutated(rng, table))
+        try:
+            made = import_runs(tmp_path / "t.csv", {"error": "error (%)"}, tmp_path / str(number))
+            assert len(read_record(made.run)) == made.rows
+        except InputError as error:
+            said.append(str(error))
+
+    assert 0 < len(said) < 200
+    assert not [text for text in said if "\n" in text or not ("t.csv" in text or text.startswith("--columns"))]

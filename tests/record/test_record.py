@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import re
@@ -5,8 +6,11 @@ import subprocess
 import sys
 import textwrap
 import warnings
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -14,7 +18,18 @@ from coatnet_search.analysis.choose import choose
 from coatnet_search.architecture.arch import Arch, Stage, Stem
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record import journal
-from coatnet_search.record.fold import Record, driver_lock, fold, read_events, read_record, read_trials
+from coatnet_search.record import line as line_of_record
+from coatnet_search.record.fold import (
+    Record,
+    driver_lock,
+    fold,
+    read_events,
+    read_record,
+    read_trials,
+    read_values,
+    study_of,
+)
+from coatnet_search.record.follow import Follower
 from coatnet_search.record.merge import merge
 from coatnet_search.study.load import load_study
 from coatnet_search.training.budget import Budget
@@ -222,7 +237,7 @@ def test_a_damaged_line_is_set_aside_on_the_next_write_and_nothing_is_overwritte
 
 
 def test_every_flipped_bit_of_a_line_is_noticed(tmp_path: Path) -> None:
-    line = journal.encode(terminal(0))[:-1]
+    line = line_of_record.encode(terminal(0))[:-1]
     noticed = []
 
     for place in range(len(line)):
@@ -266,8 +281,8 @@ def test_a_record_of_an_older_schema_is_read_by_migration_and_the_original_kept(
 ) -> None:
     path = write(tmp_path, *whole_trial(0))
     old = path.read_bytes()
-    monkeypatch.setattr(journal, "SCHEMA", 2)
-    monkeypatch.setattr(journal, "MIGRATIONS", {1: lambda event: {**event, "origin": "migrated"}})
+    monkeypatch.setattr(line_of_record, "SCHEMA", 2)
+    monkeypatch.setattr(line_of_record, "MIGRATIONS", {1: lambda event: {**event, "origin": "migrated"}})
 
     write(tmp_path, *whole_trial(1))
     trials = read_record(tmp_path)
@@ -280,7 +295,7 @@ def test_a_record_of_an_older_schema_is_read_by_migration_and_the_original_kept(
 def test_a_record_of_a_newer_schema_is_refused_with_the_version_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SCHEMA", 7)
+    monkeypatch.setattr(line_of_record, "SCHEMA", 7)
     path = write(tmp_path, {"event": "session", "code_version": "3.2.0"}, *whole_trial(0))
     before = path.read_bytes()
     monkeypatch.undo()
@@ -294,7 +309,7 @@ def test_a_record_of_a_newer_schema_is_refused_with_the_version_it_needs(
 
 
 def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(tmp_path: Path) -> None:
-    code = "import sys; from coatnet_search.record import driver_lock\nwith driver_lock(sys.argv[1]): pass"
+    code = "import sys; from coatnet_search.record.journal import driver_lock\nwith driver_lock(sys.argv[1]): pass"
 
     with driver_lock(tmp_path):
         second = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
@@ -308,7 +323,7 @@ def test_a_second_driver_is_refused_with_the_pid_and_host_of_the_first(tmp_path:
 def test_the_lock_of_a_killed_driver_is_recovered(tmp_path: Path) -> None:
     code = """
     import os, signal, sys
-    from coatnet_search.record import driver_lock
+    from coatnet_search.record.journal import driver_lock
     with driver_lock(sys.argv[1]):
         os.kill(os.getpid(), signal.SIGKILL)
     """
@@ -440,3 +455,155 @@ def test_reading_says_nothing_where_nothing_is_wrong(tmp_path: Path, caplog: pyt
         read_record(tmp_path)
 
     assert caplog.text == ""
+
+
+BOMBS = {
+    "aliases": "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)),
+    "depth": "a: " + "[" * 5_000 + "]" * 5_000,
+    "size": "a: '" + "x" * 2_000_000 + "'",
+    "tags": "a: !!python/object/apply:os.getcwd []",
+    "no mapping": "- 1",
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_study_beside_a_record_that_is_meant_to_harm_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    write(tmp_path, started(0), terminal(0))
+    (tmp_path / "study.yaml").write_text(BOMBS[kind])
+
+    for read in (read_record, study_of, lambda run: read_values(run / "study.yaml")):
+        with pytest.raises(InputError, match=r"study.yaml:\d+: .*expected|study.yaml:1: a: the tag") as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def changed(path: Path, change: Callable[[bytes], bytes]) -> bytes:
+    path.write_bytes(change(path.read_bytes()))
+    return path.read_bytes()
+
+
+AROUND_LINES = {
+    "line ends of Windows": lambda text: text.replace(b"\n", b"\r\n"),
+    "a mark of the encoding": lambda text: b"\xef\xbb\xbf" + text,
+    "empty lines": lambda text: text.replace(b"\n", b"\n\r\n") + b"\n\n",
+    "blanks at the end": lambda text: text.replace(b"\n", b" \t\n"),
+    "no last line end": lambda text: text.removesuffix(b"\n"),
+    "line ends of Windows, the last missing": lambda text: text.replace(b"\n", b"\r\n").removesuffix(b"\n"),
+}
+
+
+@pytest.mark.parametrize("kind", AROUND_LINES)
+def test_what_git_or_an_editor_puts_around_lines_does_no_damage(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = read_record(write(tmp_path, *whole_trial(0), *whole_trial(1)))
+    changed(tmp_path / "trials.jsonl", AROUND_LINES[kind])
+
+    after = read_record(tmp_path)
+    write(tmp_path, *whole_trial(2))
+    grown = read_record(tmp_path)
+
+    pd.testing.assert_frame_equal(before, after)
+    assert list(grown["state"]) == ["done"] * 3
+    assert caplog.records == []
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.jsonl"]
+
+
+THROUGHOUT = {
+    "UTF-16": lambda text: text.decode().encode("utf-16"),
+    "UTF-16 without a mark": lambda text: text.decode().encode("utf-16-le"),
+    "other blanks": lambda text: text.replace(b":", b": "),
+    "line ends of old": lambda text: text.replace(b"\n", b"\r"),
+    "a checksum of another kind": lambda text: text.replace(b'"crc":"', b'"crc":"f'),
+}
+
+
+@pytest.mark.parametrize("kind", THROUGHOUT)
+def test_a_record_that_was_changed_throughout_is_refused_and_left_as_it_is(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path, *whole_trial(0), *whole_trial(1))
+    whole = changed(path, THROUGHOUT[kind])
+
+    for use in (read_record, read_trials, Record, lambda run: Follower(run).frame()):
+        with pytest.raises(InputError, match=r"trials.jsonl: no line has a right checksum .*nothing is run again"):
+            use(tmp_path)
+
+    assert path.read_bytes() == whole
+    assert [found.name for found in tmp_path.iterdir()] == ["trials.jsonl"]
+
+
+def signed(body: bytes) -> bytes:
+    return body[:-1] + b',"crc":"' + f"{zlib.crc32(body):08x}".encode() + b'"}\n'
+
+
+ODD_LINES = [
+    b"[1}", b'{"a":}', b"{}", b'{"schema":1}', b'{"schema":1,"event":7}', b'{"schema":"1","event":"started"}',
+    b'{"schema":0,"event":"started"}', b'{"schema":-1,"event":"started"}', b'{"schema":null,"event":"session"}',
+    b'{"schema":true,"event":"session"}', b'{"schema":1,"event":"session","time":"soon"}',
+    b'{"schema":1,"event":"session","time":"2026-01-01"}', b'{"schema":1,"event":"session"}',
+    b'{"schema":1,"event":"session","time":"2026-01-01T00:00:00Z","x":"\xff"}',
+    b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+]  # fmt: skip
+ODD_VALUES = {
+    "number": ("0", -1, 1.5, True, [0], 10**30), "key": (5, {"a": 1}), "state": ("odd", None, 3, ["done"]),
+    "metrics": ([1], "x", {"val_loss": [1]}, {"val_loss": "low"}, {"macs": 10**30}, {"epoch": "one"},
+                {"epoch": None}), "candidate": ("C", [1]), "arch": (3, "C-C"),
+    "budget": ({"epochs": "2"}, {"ages": 2}, [2], {"epochs": -1}), "attributes": ("x", [1]), "layout": (5,),
+    "failure": ("broken", {"kind": "nan"}, {"kind": 1, "message": "x"}, {"kind": "a", "message": "b", "c": 1}),
+    "timings": ({"wall_s": "long"}, 5), "time": (5, "noon"), "device": ({},), "arch_id": (7,), "origin": ([],),
+}  # fmt: skip
+
+
+def refused_line(tmp_path: Path, line: bytes) -> str:
+    path = write(tmp_path, *whole_trial(0))
+    number = path.read_bytes().count(b"\n") + 1
+    with path.open("ab") as file:
+        file.write(line)
+    found = set()
+    for use in (read_record, read_trials, Record, lambda run: Follower(run).frame()):
+        with pytest.raises(InputError) as caught:
+            use(tmp_path)
+        found.add(str(caught.value))
+    (message,) = found
+    assert message.startswith(f"{path}:{number}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("body", ODD_LINES, ids=lambda body: body[:40].decode(errors="replace"))
+def test_a_line_with_a_right_checksum_and_odd_content_is_one_line_of_error(body: bytes, tmp_path: Path) -> None:
+    assert "the checksum is right and the rest is no event of a record" in refused_line(tmp_path, signed(body))
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, odd in ODD_VALUES.items() for value in odd])
+def test_an_odd_value_in_an_event_is_named(name: str, value: object, tmp_path: Path) -> None:
+    event = {**started(1), **terminal(1), "event": "terminal", "schema": 1, "time": "2026-01-01T00:00:00Z", name: value}
+
+    message = refused_line(tmp_path, signed(json.dumps(event).encode()))
+
+    assert f": {name}: expected " in message or f": {name} is missing" in message
+
+
+@pytest.mark.parametrize(
+    "arch", [{"stages": 5}, {"stem": 1}, {"odd": 1}, {"stages": [{"block": [1]}]}, {"image_size": "x"}]
+)
+def test_an_odd_architecture_of_a_record_is_named_with_its_file_and_trial(arch: object, tmp_path: Path) -> None:
+    path = write(tmp_path, started(0, arch=arch, arch_id=None))
+
+    with pytest.raises(InputError, match=f"^{path}: trial 0: ") as caught:
+        read_trials(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_budget_without_epochs_is_no_budget(tmp_path: Path) -> None:
+    write(tmp_path, started(0, budget={"seed": 3}), terminal(0))
+
+    (trial,) = read_trials(tmp_path)
+
+    assert trial.budget is None
+    assert list(read_record(tmp_path)["seed"]) == [3]
+
+
+def test_events_of_kinds_that_are_not_known_here_are_passed_over(tmp_path: Path) -> None:
+    write(tmp_path, *whole_trial(0), {"event": "rested", "number": 0, "why": [1]})
+
+    assert list(read_record(tmp_path)["state"]) == ["done"]

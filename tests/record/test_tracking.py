@@ -14,7 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mlflow_server import Forwarder, RealServer, _runs, check_mirror_equals_record, free_port, until
+from mlflow_server import (
+    Forwarder,
+    RealServer,
+    _runs,
+    check_mirror_equals_record,
+    free_port,
+    real_server,
+    started_server,
+    until,
+)
 
 from coatnet_search.cli import doctor
 from coatnet_search.core.errors import InputError, SetupError
@@ -24,6 +33,7 @@ from coatnet_search.record.mirror.mlflow import mirror, start_mirror
 from coatnet_search.record.mirror.process import Gone, Mirror, Refused, unsent_events
 from coatnet_search.record.mirror.uploads import Planner, Upload, clean_name
 
+__all__ = ["real_server", "started_server"]  # fixtures
 ARCH = {"image_size": 32, "stages": [{"block": "mbconv", "depth": 2, "width": 32, "stride": 1}]}
 
 

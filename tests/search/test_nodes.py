@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,7 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
     """As much of Ray's job server as a submission without following needs."""
 
     submitted: list[dict] = []  # noqa: RUF012 (one server a test)
+    sent: list[bytes] = []  # noqa: RUF012
     refusal: tuple[int, str] | None = None
     busy = 0  # so many submissions find no node that could take them
 
@@ -166,7 +169,7 @@ class _Jobs(http.server.BaseHTTPRequestHandler):
             self._answer(200 if self.path in known else 404, known.get(self.path))
 
     def do_PUT(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.sent.append(self.rfile.read(int(self.headers["Content-Length"])))
         self._answer(200)
 
     def do_POST(self):
@@ -187,6 +190,7 @@ def jobs():
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Jobs)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _Jobs.submitted.clear()
+    _Jobs.sent.clear()
     _Jobs.refusal, _Jobs.busy = None, 0
     yield f"http://127.0.0.1:{server.server_address[1]}", _Jobs.submitted
     server.shutdown()
@@ -217,6 +221,24 @@ def test_a_study_is_submitted_with_its_files_settings_and_variables(jobs, tmp_pa
     assert entry.endswith("--workers 4 --runs /shared/runs")
     assert submitted[0]["runtime_env"]["env_vars"] == {"MLFLOW_TRACKING_TOKEN": "token-of-mine"}
     assert submitted[0]["runtime_env"]["working_dir"].startswith("gcs://")
+
+
+def test_a_trainer_travels_without_what_is_private_around_it_and_that_is_said(jobs, tmp_path, monkeypatch, capsys):
+    address, submitted = jobs
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trainer.py").write_text("def train(): ...\n")
+    (tmp_path / ".env").write_text("PASSWORD=hunter22")
+    (tmp_path / "lost").symlink_to("nowhere")
+
+    words = ["--address", address, "--runs", "/shared/runs", "--no-wait", "--evaluator", "trainer:train"]
+    printed = call(capsys, "submit", "quickstart", *words)
+
+    (archive,) = _Jobs.sent
+    with zipfile.ZipFile(io.BytesIO(archive[archive.index(b"PK") :])) as found:
+        names = {Path(name).name for name in found.namelist() if not name.endswith("/")}
+    assert printed.code == 0 and len(submitted) == 1
+    assert names == {"trainer.py"}
+    assert f"1 files of {tmp_path} (0 KiB) go along: trainer.py; stay here: 1 hidden, 1 links" in printed.err
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from mlflow_server import Forwarder, check_mirror_equals_record, real_server, started_server
+from mlflow_server import Forwarder, check_mirror_equals_record
 
 from coatnet_search.analysis.front import pareto_front
 from coatnet_search.record.fold import read_events, read_record, read_trials
 from coatnet_search.record.mirror.mlflow import mirror
 from coatnet_search.record.trial import TERMINAL
 
-__all__ = ["real_server", "started_server"]  # fixtures
 SIMULATED = Path(__file__).parents[2] / "benchmarks" / "simulated.py"
 KILLS = 5
 

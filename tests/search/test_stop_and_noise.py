@@ -3,15 +3,20 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from command_line import call
 
-from coatnet_search.analysis.front_noise import Noisy, between_seeds, near_front
+from coatnet_search.analysis.frame import complete
+from coatnet_search.analysis.front_noise import hypervolume, near_front, on_front
+from coatnet_search.analysis.insights import growth
 from coatnet_search.core.errors import InputError
 from coatnet_search.record.fold import hours_of, read_record
 from coatnet_search.record.trial import Trial
+from coatnet_search.search import session
 from coatnet_search.search.run import run
 from coatnet_search.search.stop_rules import device_hours, little_to_gain, observed_gain, spent
+from coatnet_search.strategies.problem import Suggestion
 from coatnet_search.study.load import load_study
 from coatnet_search.study.sections import Resources, StopSpec
 
@@ -83,32 +88,31 @@ def test_gains_and_fronts_are_not_asked_of_scaling_studies():
         study("equal_cost={macs: 1.0e+5}", "stop.hypervolume_gain=0.1", "search={}")
 
 
-def test_noise_is_pooled_over_networks_and_exact_values_have_none():
-    rng = np.random.default_rng(0)
-    networks = [np.column_stack([rng.normal(n, 0.5, 4), np.full(4, n)]) for n in range(200)]
-
-    assert between_seeds(networks) == pytest.approx([0.5, 0.0], rel=0.1)
-    assert between_seeds([one[:1] for one in networks]) is None
-
-
 def test_the_probability_of_being_on_the_front_follows_the_noise():
-    means, errors = np.array([[0.5, 1.0], [0.5, 1.0], [0.9, 2.0], [0.4, 3.0]]), np.zeros((4, 2))
-    errors[:2, 0] = 0.1
+    means, rng = np.array([[0.5, 1.0], [0.5, 1.0], [0.9, 2.0], [0.4, 3.0]]), np.random.default_rng(0)
+    draws = np.repeat(means[None], 1000, axis=0)
+    noisy = draws.copy()
+    noisy[:, :2, 0] += 0.1 * rng.standard_normal((1000, 2))
 
-    chances = Noisy(means, errors).on_front()
-    value, low, high = Noisy(means, errors).hypervolume()
+    chances = on_front(noisy)
+    value, low, high = hypervolume(noisy)
 
     assert chances[:2] == pytest.approx([0.5, 0.5], abs=0.05)
     assert chances[2] == pytest.approx(0.0, abs=0.01) and chances[3] > 0.6
     assert low < value < high
-    assert Noisy(means, 0 * errors).hypervolume() == (pytest.approx(0.8347, abs=1e-4),) * 3
+    assert hypervolume(draws) == (pytest.approx(0.8347, abs=1e-4),) * 3
 
 
 def test_near_the_front_are_those_that_noise_may_have_kept_off_it():
-    front, close, far = np.array([[0.5, 1.0], [0.52, 1.0]]), np.array([[0.515, 1.0]]), np.array([[0.9, 1.0]])
+    values = {"front": [0.50, 0.52, 0.51], "close": [0.515], "far": [0.9]}
+    rows = pd.DataFrame(
+        [{"arch_id": name, "error": error, "macs": 1.0} for name, own in values.items() for error in own]
+    )
+    rows = complete(rows.assign(number=range(5), state="done", layout="C"))
 
-    assert near_front([front, close, far], 0.1).tolist() == [True, True, False]
-    assert near_front([front[:1], close, far], 0.1).tolist() == [True, False, False], "no noise is known yet"
+    assert near_front(rows, BOTH, 0.1) == {0: True, 1: True, 2: True, 3: True, 4: False}
+    alone = rows[rows["number"].isin([0, 3, 4])].reset_index(drop=True)
+    assert near_front(alone, BOTH, 0.1) == {0: True, 3: False, 4: False}, "no network was trained twice yet"
 
 
 def test_a_random_baseline_is_drawn_after_the_search_and_never_seen_by_it(tmp_path):
@@ -121,6 +125,27 @@ def test_a_random_baseline_is_drawn_after_the_search_and_never_seen_by_it(tmp_pa
     assert list(frame["origin"]) == ["tpe"] * 6 + ["baseline"] * 4 + ["tpe"] * 3
     assert frame["key"].is_unique
     assert list(read_record(plain.run)["key"]) == list(frame["key"][:6])
+
+
+def test_a_baseline_that_draws_what_was_trained_repeats_it_at_no_cost(tmp_path, monkeypatch):
+    searched = run(study("search.strategy=tpe", trials=6), local=True, runs=tmp_path / "first")
+    first = read_record(searched.run)
+
+    class Again:
+        def suggest(self, problem, trials, rng, count):
+            return [Suggestion(first["candidate"][2])]
+
+    real = session.make_strategy
+    monkeypatch.setattr(session, "make_strategy", lambda name, **more: Again() if name == "random" else real(name))
+    beside = run(study("search.strategy=tpe", "search.baseline=2", trials=6), local=True, runs=tmp_path)
+
+    frame = read_record(beside.run)
+    again = frame[frame["origin"] == "baseline"]
+    assert beside.complete and len(again) == 2 and again["wall_s"].isna().all() and frame["key"].is_unique
+    assert (again["error"] == frame["error"][2]).all() and [one["repeats"] for one in again["attributes"]] == [2, 2]
+    rows = growth(frame, BOTH)
+    assert len(rows[rows["origin"] == "baseline"]) == 2 and len(rows[rows["origin"] == "search"]) == 6
+    assert rows[rows["origin"] == "baseline"]["device_hours"].max() == 0
 
 
 def test_only_candidates_near_the_front_are_trained_again(tmp_path):

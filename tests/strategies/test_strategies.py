@@ -319,7 +319,7 @@ class OneObjective:
 
 
 def test_a_strategy_that_cannot_serve_several_objectives_is_refused_with_its_line(tmp_path, monkeypatch):
-    installed = {**STRATEGIES, "single": "tests.test_strategies:OneObjective"}
+    installed = {**STRATEGIES, "single": "test_strategies:OneObjective"}
     monkeypatch.setattr(strategies, "menu", lambda: installed)
     text = (
         "question: Which?\nspace: digits\ndata: {name: digits}\nrecipe: {name: digits}\nobjectives: {OBJECTIVES}\n"

@@ -30,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def look(summary: Summary) -> new.Look:
     spec = new.DataSpec(name="image_folder", path="/images", val_fraction=0.1)
-    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4})
+    return new.Look(spec=spec, summary=summary, per_class={"a": 3, "b": 4}, val_per_class={"a": 1, "b": 1})
 
 
 def test_new_images_are_looked_at_planned_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,6 +93,49 @@ def test_parquet_files_are_taken_too(capsys: pytest.CaptureFixture[str]) -> None
 
     assert made.code == 0
     assert yaml.safe_load(Path("digits-of-mine.yaml").read_text())["data"]["name"] == "parquet"
+
+
+def test_which_folder_is_what_and_what_is_passed_over_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    digit_folder(Path("My Digits/Training"), 100)
+    digit_folder(Path("My Digits/valid"), 140)
+    digit_folder(Path("My Digits/Testing"), 20)
+    Path("My Digits/notes.txt").write_text("words")
+
+    made = call(capsys, "new", "--data", "My Digits")
+    planned = call(capsys, "plan", "my-digits.yaml")
+
+    places = ("training images in Training/ (100); validation images in valid/ (140); test images in Testing/ (20), "
+              "which only full training opens")  # fmt: skip
+    for printed in (made, planned):
+        assert printed.code == 0
+        assert places in printed.out
+        assert "passed over: 1 ending in .txt" in printed.out
+    assert "classes: digit-0, digit-1, digit-2" in made.out
+    assert "100 images to train on, 140 to validate" in planned.out
+    assert yaml.safe_load(Path("my-digits.yaml").read_text())["data"] == {
+        "name": "image_folder", "path": str(Path("My Digits").resolve()),
+    }  # fmt: skip
+
+
+def test_a_column_that_is_named_when_asked_for_stands_in_the_study(capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digit_folder(Path("images"), 80)
+    files = sorted(Path("images").glob("*/*.png"))
+    digits = [int(file.parent.name[-1]) for file in files]
+    table = pa.table({"image": [file.read_bytes() for file in files], "one": digits, "two": [n % 2 for n in digits]})
+    pq.write_table(table, "digits.parquet")
+
+    unclear = call(capsys, "new", "--data", "digits.parquet", "--name", "mine")
+    made = call(capsys, "new", "--data", "digits.parquet", "--name", "mine", "--set", "data.label_column=two")
+    wrong = call(capsys, "new", "--data", "digits.parquet", "--name", "other", "--set", "search.trials=2")
+
+    assert (unclear.code, made.code, wrong.code) == (2, 0, 2)
+    assert "the columns are one, two: --set data.label_column=NAME" in unclear.error
+    assert load_study("mine.yaml").file.data.label_column == "two"
+    assert "classes: 0, 1" in made.out
+    assert "expected data.KEY=VALUE" in wrong.error
 
 
 def test_a_broken_image_is_counted_and_named_classes_kept(capsys: pytest.CaptureFixture[str]) -> None:

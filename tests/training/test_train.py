@@ -85,7 +85,8 @@ def test_training_learns_the_digits_and_reports_every_metric_of_every_epoch(data
 
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert set(rows[0]) == {
-        "epoch", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "lr", "epoch_s", "train_images_per_s",
+        "epoch", "train_loss", "train_top1", "val_loss", "val_top1", "val_top5", "val_balanced_accuracy",
+        "never_recognised", "lr", "epoch_s", "train_images_per_s",
     }  # fmt: skip
     assert rows[-1]["val_top1"] > 0.7
     assert rows[-1]["val_loss"] < rows[0]["val_loss"]

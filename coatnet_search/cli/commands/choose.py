@@ -8,11 +8,13 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.analysis.choose import RULE, RULE_AT, Choice, choose, choose_at, peer_name, write_choices
+from coatnet_search.analysis.networks import disturbed_of
 from coatnet_search.analysis.rank_agreement import LEAST
 from coatnet_search.analysis.scaling import fit_scaling
-from coatnet_search.cli.commands.records import metric_columns, run_record
+from coatnet_search.cli.commands.records import run_record
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.screen import Screen
+from coatnet_search.figures.search.summary import cautions, shown_columns, shown_network
 from coatnet_search.study.audit_of_record import AuditedRecord, audited_record
 
 COLUMNS = {"rank": "rank", "number": "trial", "layout": "layout", "arch_id": "architecture"}
@@ -39,7 +41,7 @@ def main(given: argparse.Namespace) -> int:
             raise InputError("--at-compute and --beyond go with --at-data")
         if study.get("equal_cost"):
             screen.note("this is a scaling study: --at-data N chooses by the error that all its runs predict; without "
-                        "it the best single training counts")  # fmt: skip
+                        "it the runs on the most images count alone")  # fmt: skip
         choices = choose(frame, study["objectives"], limits, top)
         by = f"{RULE}; {view.decision.says}" if view else RULE
     else:
@@ -55,9 +57,11 @@ def main(given: argparse.Namespace) -> int:
     screen.result(rows)
     metrics = [name for name in dict.fromkeys((*PREDICTED, *study["objectives"], *limits, "val_top1", "macs", "params"))
                if any(row.get(name) is not None for row in rows)]  # fmt: skip
-    screen.table({**COLUMNS, **metric_columns(metrics)}, rows)
+    screen.table({**COLUMNS, **shown_columns(metrics, rows)}, [shown_network(row, metrics) for row in rows])
     for row in rows:
         screen.say(f"{row['rank']}. {row['reason']}")
+    for text in _cautions(frame, study) if given.at_data is None else ():
+        screen.say(text)
     for path in paths:
         screen.say(f"written: {path}")
     if elsewhere:
@@ -85,6 +89,11 @@ def _compared(view: AuditedRecord, given: argparse.Namespace) -> pd.DataFrame:
     )
 
 
+def _cautions(frame: pd.DataFrame, study: dict[str, Any]) -> list[str]:
+    data = study.get("data_summary") or {}
+    return cautions(frame, study["objectives"], data.get("num_val"), data.get("note"))
+
+
 def _row(choice: Choice) -> dict[str, Any]:
     row = choice.row
     return {
@@ -93,6 +102,8 @@ def _row(choice: Choice) -> dict[str, Any]:
         "layout": row["layout"],
         "arch_id": row["arch_id"],
         "front": choice.front,
+        "runs": row.get("runs"),
         **choice.metrics,
+        "disturbed": disturbed_of(row.get("attributes")),
         "reason": choice.reason,
     }

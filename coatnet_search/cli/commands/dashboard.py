@@ -6,11 +6,13 @@ import importlib
 import logging
 import socket
 import sys
-from pathlib import Path
+from typing import Any
 
 import torch  # noqa: F401  (imported before the server starts, as all that pages use: the first visitor waits for none)
-from streamlit.web import cli
+from starlette.middleware import Middleware
+from streamlit import App
 
+from coatnet_search.cli.own_hosts import OwnHosts, is_loopback
 from coatnet_search.core import bundled
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.screen import Screen
@@ -29,7 +31,7 @@ def main(given: argparse.Namespace) -> int:
         root = root.resolve().parent
     host = given.host or HERE
     _check_free(host, given.port)
-    if host not in (HERE, "localhost", "::1"):
+    if not is_loopback(host):
         screen.warn(f"--host {host}: whoever reaches this machine on port {given.port} sees all runs in {root}; there "
                     "is no password")  # fmt: skip
     folder = bundled.folder("dashboards")
@@ -42,20 +44,20 @@ def main(given: argparse.Namespace) -> int:
             site.open(name)
     screen.say(f"dashboard: http://{host}:{given.port}   # Ctrl-C ends it")
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # a visitor who leaves is no error
-    cli.main(arguments(folder / "app.py", root, host, given.port), standalone_mode=False)
+    script = folder / "app.py"
+    sys.argv = [str(script), str(root)]  # what the script reads
+    App(script, middleware=[Middleware(OwnHosts, host=host)]).run(config=settings(host, given.port))
     return 0
 
 
-def arguments(script: Path, root: Path, host: str, port: int) -> list[str]:
-    """Streamlit's command line: no usage statistics, no browser, nothing of a traceback on a page."""
-    options = {
-        "server.address": host, "server.port": port, "server.headless": "true", "browser.gatherUsageStats": "false",
+def settings(host: str, port: int) -> dict[str, Any]:
+    """Streamlit's: no usage statistics, no browser, nothing of a traceback on a page."""
+    return {
+        "server.address": host, "server.port": port, "server.headless": True, "browser.gatherUsageStats": False,
         "browser.serverAddress": host, "client.showErrorDetails": "none", "client.toolbarMode": "minimal",
-        "server.fileWatcherType": "none", "global.developmentMode": "false", "server.runOnSave": "false",
+        "server.fileWatcherType": "none", "global.developmentMode": False, "server.runOnSave": False,
         "logger.level": "warning", "theme.light.primaryColor": BLUE, "theme.dark.primaryColor": LIGHT_BLUE,
     }  # fmt: skip
-    flags = [f"--{name}={value}" for name, value in options.items()]
-    return ["run", str(script), *flags, "--", str(root)]
 
 
 def _check_free(host: str, port: int) -> None:

@@ -10,7 +10,7 @@ from coatnet_search.study.new import default_name, facts, look_at, write_new
 def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
     screen.note(f"looking at {given.data} ...")
-    look = look_at(given.data)
+    look = look_at(given.data, given.sets)
     for text in facts(look):
         screen.say(text)
     screen.note("timing a few training steps here ...")
@@ -24,7 +24,8 @@ def main(given: argparse.Namespace) -> int:
     screen.say(f"written: {written.study}")
     decided = {name: getattr(written, name) for name in ("space", "study", "image_size", "trials", "epochs",
                "num_images", "hours", "device")}  # fmt: skip
-    data = dataclasses.asdict(look.summary) | {"path": look.spec.path, "per_class": look.per_class}
+    data = dataclasses.asdict(look.summary) | {"path": look.spec.path, "per_class": look.per_class,
+                                               "val_per_class": look.val_per_class}  # fmt: skip
     screen.result({**decided, "data": data})
     screen.next(["plan", written.study], "checks it and says what it will cost")
     return 0

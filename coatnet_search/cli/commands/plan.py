@@ -34,6 +34,7 @@ def _facts(plan: Plan) -> list[tuple[str, str]]:
     if plan.num_train is not None:
         images = f"{plan.num_train:,} images to train on, {plan.num_val:,} to validate, {plan.num_classes} classes"
         facts.append(("data", images + (f"; {plan.data_note}" if plan.data_note else "")))
+        facts += [("", text) for text in plan.data_findings]
     facts += [("parameters", _range("params", plan.params)), ("multiply-adds", _range("macs", plan.macs))]
     if plan.supernet_epochs:
         facts.append(("supernet", f"{plan.supernet_epochs} epochs, before the first trial"))

@@ -5,13 +5,16 @@ import argparse
 from coatnet_search.cli.commands.shared import torch_device
 from coatnet_search.core.errors import EXIT_DONE, InputError
 from coatnet_search.core.screen import Screen
+from coatnet_search.data.sources.listing import passed_over
 from coatnet_search.full.bundle import read_bundle
 from coatnet_search.full.predict import image_files, predict
 
 
 def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
-    bundle, files = read_bundle(given.model), image_files(given.images)
+    bundle, (files, passed) = read_bundle(given.model), image_files(given.images)
+    if text := passed_over(passed):
+        screen.note(text)
     rows = list(predict(bundle, files, top=given.top, device=torch_device(given.device)))
     broken = [row for row in rows if row["problem"]]
     if len(broken) == len(rows):

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.core.errors import InputError
-from coatnet_search.core.quantities import heading
 from coatnet_search.record.fold import RUNS, read_record, read_values, record_path
 
 
@@ -22,8 +21,3 @@ def run_record(run: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if not record_path(run).is_file():
         raise InputError(f"{record_path(run)}: no such file; no trial of this study was begun")
     return read_record(run), values
-
-
-def metric_columns(names: list[str]) -> dict[str, str]:
-    """Column titles of metrics."""
-    return {name: heading(name) for name in names}

@@ -1,11 +1,10 @@
 """``report RUN``: the page, the pictures, the table of trials; the front on the screen."""
 
 import argparse
-import sys
 from typing import Any
 
 from coatnet_search.analysis.choose import Choice, choose
-from coatnet_search.cli.commands.records import metric_columns, run_record
+from coatnet_search.cli.commands.records import run_record
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import heading
 from coatnet_search.core.screen import Screen
@@ -13,7 +12,7 @@ from coatnet_search.figures.audit.summary import AuditSection, audit_section, sp
 from coatnet_search.figures.insights.summary import insights
 from coatnet_search.figures.report import write_report
 from coatnet_search.figures.scaling.summary import Section, scaling_section
-from coatnet_search.figures.search.summary import summarize, summary_markdown
+from coatnet_search.figures.search.summary import shown_columns, shown_network, summarize, summary_markdown
 from coatnet_search.record.journal import uncollected
 
 
@@ -41,14 +40,15 @@ def _report(given: argparse.Namespace) -> int:
     screen.result({**found, "paths": paths})
     if given.markdown and not given.json:
         verdicts = _verdicts(section)
-        sys.stdout.write(summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit))
+        screen.say(summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit).rstrip("\n"))
         return 0
     said = [*(audit.values["sentences"] if audit else []), *taught.values["sentences"]]
     for text in (*found["failing"], *_verdicts(section), *found["answer"], *found["notices"], *said):
         screen.say(text)
     if found["front"]:
         screen.table({"number": "trial", "layout": "layout", "arch_id": "architecture",
-                      **metric_columns(found["columns"])}, found["front"])  # fmt: skip
+                      **shown_columns(found["columns"], found["front"])},
+                     [shown_network(row, found["columns"]) for row in found["front"]])  # fmt: skip
     if found["failures"]:
         screen.table({"kind": "cause", "count": "trials", "message": "the first says"}, found["failures"])
     lines = [{"what": line["what"], "planned": line["shown"][0], "used": line["shown"][1]}

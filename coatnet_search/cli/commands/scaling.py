@@ -7,8 +7,10 @@ from typing import Any
 import pandas as pd
 
 from coatnet_search.analysis.compute_frontier import best_for_compute
+from coatnet_search.analysis.decisions import decision_figures, pair_table
+from coatnet_search.analysis.forecast import forecast, read_forecast, score, write_forecast
 from coatnet_search.analysis.scaling import Scaling, fit_scaling
-from coatnet_search.analysis.scaling_runs import settings
+from coatnet_search.analysis.scaling_runs import scaling_runs, settings
 from coatnet_search.cli.commands.records import run_record
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.screen import Screen
@@ -20,12 +22,20 @@ CROSSOVER = {"first": "first", "second": "second", "crossover": "crossover (imag
              "cross", "not_in_range": "P(not in range)", "p_first_always": "P(first always better)",
              "p_second_always": "P(second always better)"}  # fmt: skip
 
+SCORES = {"num_images": "images", "arms": "arms", "inside": "in 90 % interval", "rmse_log": "RMSE of log error",
+          "pairs": "pairs", "decision_accuracy": "told right", "brier": "Brier", "best_right": "best arm right",
+          "p_of_best": "P(best) of the best"}  # fmt: skip
+
 
 def main(given: argparse.Namespace) -> int:
     screen = Screen(given.json, given.results)
     if given.most_images is not None and not given.compute:
         raise InputError("--most-images goes with --compute")
+    if given.register and (given.score or given.up_to):
+        raise InputError("--register goes with neither --score nor --up-to: it predicts what nobody has run")
     frame, study = run_record(given.run)
+    if given.score:
+        return _score(screen, given, frame)
     num_val = (study.get("data_summary") or {}).get("num_val")
     scaling = fit_scaling(frame, up_to=given.up_to, num_val=num_val, form=given.form)
     targets = given.at_data or [scaling.num_images[-1] * factor for factor in AHEAD
@@ -35,7 +45,16 @@ def main(given: argparse.Namespace) -> int:
     crossovers = scaling.crossovers()
     bought = {budget: best_for_compute(scaling, budget, most_images=given.most_images, beyond=given.beyond)
               for budget in given.compute}  # fmt: skip
-    found = _result(scaling, answers, crossovers, needed, study)
+    if given.register:
+        ahead = [target for target in targets if given.at_data or target > scaling.num_images[-1]]
+        made = forecast(scaling, ahead, study, given.beyond)
+        write_forecast(given.register, made)
+        screen.note(
+            f"registered in {given.register}, sha256 {made['sha256']}: score it with --score when the runs are done"
+        )
+    decided = decision_figures(scaling)
+    found = {**_result(scaling, answers, crossovers, needed, study), "decisions": decided.to_dict("records"),
+             "pairs": pair_table(scaling).to_dict("records")}  # fmt: skip
     screen.result({**found, "compute": [{"compute": budget, "arms": table.to_dict("records")}
                                         for budget, table in bought.items()]})  # fmt: skip
     for text in settings(study):
@@ -56,11 +75,41 @@ def main(given: argparse.Namespace) -> int:
                       "90 % of those that reach it", "not_in_range": "P(not in range)"},
                      [_crossing(row) for row in needed.to_dict("records")])  # fmt: skip
     _trust(screen, scaling, study)
+    _decisions(screen, scaling, decided)
     also = ["--at-compute", f"{given.at_compute:g}"] if given.at_compute is not None else []
     also += ["--beyond"] if given.beyond else []
     screen.next(["choose", given.run, "--at-data", f"{targets[-1]:.0f}", *also],
                 "writes the choice for that much data as files")  # fmt: skip
     return 0
+
+
+def _score(screen: Screen, given: argparse.Namespace, frame: pd.DataFrame) -> int:
+    made = read_forecast(given.score)
+    runs = scaling_runs(frame)
+    usual = (runs["state"] == "done") & ~runs["doubled"] & runs["tune"].isna()
+    rows = score(made, runs[usual]).to_dict("records")
+    screen.result({"registered": made["registered"], "sha256": made["sha256"], "targets": rows})
+    screen.say(f"registered {made['registered']}, sha256 {made['sha256']}.")
+    digits = {"inside": 2, "decision_accuracy": 2, "p_of_best": 2, "brier": 3, "rmse_log": 3}
+    screen.table(SCORES, [{str(key): f"{value:.{digits[str(key)]}f}" if key in digits else value
+                           for key, value in row.items()} for row in rows])  # fmt: skip
+    return 0
+
+
+def _decisions(screen: Screen, scaling: Scaling, decided: pd.DataFrame) -> None:
+    """What the prediction of the held-out regimes was worth, and how many seeds would tell each pair apart there."""
+    for row in decided.to_dict("records"):
+        share = f", for {100 * row['compute_share']:.2g} % of that regime's compute" if math.isfinite(
+            row["compute_share"]) else ""  # fmt: skip
+        screen.say(f"decision accuracy at {row['num_images']:,} images: {100 * row['decision_accuracy']:.0f} % of "
+                   f"{row['pairs']} pairs{share}; of {row['sure']} called with 95 %, {row['sure_right']:g} are right; "
+                   f"Brier {row['brier']:.3f}.")  # fmt: skip
+    for row in pair_table(scaling).to_dict("records"):
+        seeds = f"{row['seeds']:.0f} seeds" if math.isfinite(row["seeds"]) else "no number of seeds"
+        screen.say(
+            f"{row['first']} and {row['second']} on {row['num_images']:,} images: {100 * row['gap']:+.2f} points, "
+            f"predicted P(first better) {row['p_first']:.2f}; {seeds} of each would tell them apart with 95 %."
+        )
 
 
 def _percent(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from coatnet_search.cli.commands.shared import checked_study
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.screen import Screen
+from coatnet_search.search.job_files import job_files
 from coatnet_search.search.ray.jobs import submit
 
 
@@ -20,8 +21,11 @@ def main(given: argparse.Namespace) -> int:
         value = getattr(given, name)
         words += [f"--{name}", f"{value:g}"] if value is not None else []
     words += ["--runs", str(given.runs)]
-    job, code = submit(given.study, words, given.address, folder=Path.cwd() if given.evaluator else None,
-                       env=given.env, follow=not given.no_wait, show=screen.say)  # fmt: skip
+    along = job_files(Path.cwd()) if given.evaluator else None
+    if along:
+        screen.note(str(along))
+    job, code = submit(given.study, words, given.address, along=along, env=given.env, follow=not given.no_wait,
+                       show=screen.say)  # fmt: skip
     screen.note(f"job {job}; its record is {given.runs}/{study.name} on the cluster; `ray job stop {job} --address "
                 f"{given.address}` ends it, and the same command goes on")  # fmt: skip
     screen.result({"job": job, "exit_code": code, "run": given.runs / study.name})

@@ -15,9 +15,22 @@ from coatnet_search.core.errors import EXIT_DONE, InputError, SetupError
 from coatnet_search.core.quantities import show, show_difference
 from coatnet_search.core.screen import Screen, command
 from coatnet_search.full.compare import budget_words
+from coatnet_search.full.model_card import unrecognised
 from coatnet_search.full.networks import find_network
 from coatnet_search.full.plan import DEFAULT_SIDE, Plan, check, make_plan, make_stages
-from coatnet_search.full.train import RESULT, Row, assess, prepare_out, read_rows, slow_loader, train_plan
+from coatnet_search.full.scores import single_seeds
+from coatnet_search.full.train import (
+    CLASSES,
+    CONFUSION,
+    RESULT,
+    Row,
+    assess,
+    findings,
+    prepare_out,
+    read_rows,
+    slow_loader,
+    train_plan,
+)
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.recipe import Recipe
 
@@ -36,6 +49,8 @@ def main(given: argparse.Namespace) -> int:
     out = given.out or OUT / _slug(f"{given.arch}-{'-'.join(given.recipe)}")
     for sentence in check(plan, device, given.workers or 1):
         screen.note(f"weights of {given.weights}: {sentence}")
+    for sentence in findings(plan):
+        screen.note(f"data: {sentence}")
     prepare_out(plan, out)
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
@@ -127,8 +142,9 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-COLUMNS = {"split": "split", "images": "images", "top1": "accuracy", "interval": "95 % interval", "top5": "top 5",
-           "loss": "loss", "calibration_error": "calibration error"}  # fmt: skip
+COLUMNS = {"split": "split", "images": "images", "top1": "accuracy", "interval": "95 % interval",
+           "balanced_accuracy": "balanced accuracy", "top5": "top 5", "loss": "loss",
+           "calibration_error": "calibration error"}  # fmt: skip
 TITLES = {"val": "validation", "test": "test", "raw_val": "validation, not averaged", "raw_test": "test, not averaged"}
 
 
@@ -136,7 +152,12 @@ def _show(result: dict[str, Any], out: Path, screen: Screen) -> None:
     seeds = result["seeds"]
     screen.table(COLUMNS, [_line(split, result) for split in TITLES if split in seeds[0]])
     if len(seeds) > 1:
-        screen.say(f"means over {len(seeds)} seeds, intervals of these means (Student's t)")
+        screen.say(f"means over {len(seeds)} seeds; intervals are of these means, with what the images leave open")
+    for split, title in TITLES.items():
+        if split in seeds[0] and (alone := single_seeds([row[split]["top1"] for row in seeds])):
+            screen.say(f"{title}, each seed: {alone}; two seeds say little of seeds")
+    for text in unrecognised(result):
+        screen.warn(f"{text}; {CLASSES} and {CONFUSION} have the numbers, --set class_balance=sampling trains for it")
     if result["test_note"]:
         screen.say(result["test_note"])
     if found := result["against_prediction"]:
@@ -164,5 +185,6 @@ def _line(split: str, result: dict[str, Any]) -> dict[str, Any]:
     return {
         "split": TITLES[split], "images": seeds[0][split]["num_images"], "top1": f"{100 * top1['mean']:.2f} %",
         "interval": f"{100 * low:.2f} to {100 * high:.2f} %", "top5": f"{100 * means[f'{split}_top5']['mean']:.2f} %",
+        "balanced_accuracy": f"{100 * means[f'{split}_balanced_accuracy']['mean']:.2f} %",
         "loss": means[f"{split}_loss"]["mean"], "calibration_error": means[f"{split}_calibration_error"]["mean"],
     }  # fmt: skip

@@ -117,6 +117,11 @@ def _noise(table: pd.DataFrame, objectives: Mapping[str, Sense]) -> list[str]:
     volume = table.attrs["hypervolume"]
     unsure = int(((table["p_front"] > 0.05) & (table["p_front"] < 0.95)).sum())
     share = f"{volume['value']:.3f} of the box (90 % interval {volume['low']:.3f} to {volume['high']:.3f})"
-    return [f"Between seeds one training varies by {' and '.join(parts) or 'nothing'} (one standard deviation). "
+    source = (
+        "one standard deviation"
+        if table.attrs["repeated"]
+        else ("one standard deviation, from the images and what is usual between seeds: no network was trained twice")
+    )
+    return [f"Between seeds one training varies by {' and '.join(parts) or 'nothing'} ({source}). "
             f"{unsure:,} of {len(table):,} networks are neither surely on the front nor surely off it, which fills "
             f"{share}."]  # fmt: skip

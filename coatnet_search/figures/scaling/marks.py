@@ -119,13 +119,12 @@ def lost(scaling: Scaling) -> pd.DataFrame:
 
 
 def residuals(scaling: Scaling) -> pd.DataFrame:
-    """A row a fitted run: ``residual``, its log error minus the median prediction of its own instance."""
+    """A row a fitted run: ``residual``, its log error minus the median prediction of its arm."""
     table = runs(scaling)
     table = table[~table["held_out"]].reset_index(drop=True)
     sizes = np.unique(table["num_images"].to_numpy(dtype=float))
-    middle = np.log(np.median(scaling.fits.predict(sizes, beyond=True), axis=0))  # (curves, sizes)
-    curve = [scaling.fits.names.index(f"{arm} #{instance}") for arm, instance in
-             zip(table["arm"], table["instance"], strict=True)]  # fmt: skip
+    middle = np.log(np.median(scaling.samples(sizes, beyond=True), axis=0))  # (arms, sizes)
+    curve = [scaling.arms.index(arm) for arm in table["arm"]]
     place = np.searchsorted(sizes, table["num_images"])
     table["residual"] = np.log(table["error"] / 100) - middle[curve, place]
     return table

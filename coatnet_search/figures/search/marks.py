@@ -13,8 +13,9 @@ import pandas as pd
 
 from coatnet_search.analysis.audit import Audit
 from coatnet_search.analysis.frame import Floats, accuracies, complete, numbers, searched
-from coatnet_search.analysis.front import comparable, non_dominated
+from coatnet_search.analysis.front import comparable, network_front, non_dominated, with_num_val
 from coatnet_search.analysis.intervals import wilson
+from coatnet_search.analysis.networks import networks
 from coatnet_search.analysis.published_points import published
 from coatnet_search.core.quantities import COSTS, Sense, quality, scale, sense_of
 
@@ -69,18 +70,21 @@ def logarithmic(values: pd.Series, name: str) -> bool:
 def points(
     frame: pd.DataFrame, objectives: Mapping[str, Sense], x: str, y: str, num_val: int | None = None
 ) -> pd.DataFrame:
-    """The trials that have both values: number, arch_id, layout, state, x, y, x_low..y_high, final, front.
+    """The trials that have both values: number, arch_id, layout, state, x, y, x_low..y_high, final, front. Those that
+    may be compared are one point a network, at what its runs say that it is worth.
 
     Values are as drawn (percent, not fractions); the bounds are missing where no interval is known. ``front`` marks the
     front of this plane among the final trials.
     """
     rows = searched(complete(frame, [*objectives, x, y]))
-    final = set(comparable(rows, {y: sense_of(y, objectives), x: sense_of(x, objectives)})["number"])
+    if num_val:
+        rows = with_num_val(rows, num_val)
+    plane = {y: sense_of(y, objectives), x: sense_of(x, objectives)}
+    rows, final = _of_networks(rows, plane)
     shown = np.isfinite(numbers(rows, x)) & np.isfinite(numbers(rows, y)) & rows["layout"].notna().to_numpy(dtype=bool)
     rows = rows[shown].reset_index(drop=True)
     out = rows[["number", "arch_id", "layout", "state"]].astype({"layout": str}).copy()
     out["final"] = rows["number"].isin(final)
-    plane = {y: sense_of(y, objectives), x: sense_of(x, objectives)}
     out["front"] = False
     places = np.flatnonzero(out["final"].to_numpy(dtype=bool))
     out.loc[places[non_dominated(rows.iloc[places], plane)], "front"] = True
@@ -89,6 +93,18 @@ def points(
         out[axis] = numbers(rows, name) * scale(name)
         out[f"{axis}_low"], out[f"{axis}_high"] = low * scale(name), high * scale(name)
     return out
+
+
+def _of_networks(rows: pd.DataFrame, plane: Mapping[str, Sense]) -> tuple[pd.DataFrame, set[int]]:
+    """The trials with those that are comparable as one row a network, with what it is worth; and their numbers."""
+    final = comparable(rows, plane)
+    if final.empty:
+        return rows, set()
+    table = networks(final, plane).table
+    others = rows[~rows["number"].isin(set(final["number"]))]
+    out = pd.concat([part for part in (table, others) if len(part)]).sort_values("number", ignore_index=True)
+    out.attrs = dict(rows.attrs)
+    return out, set(table["number"])
 
 
 def published_points(x: str, y: str) -> pd.DataFrame:
@@ -103,9 +119,12 @@ def published_points(x: str, y: str) -> pd.DataFrame:
 
 
 def interval(rows: pd.DataFrame, name: str, num_val: int | None) -> tuple[Floats, Floats]:
-    """The bar of a column's values, NaN where none is known: of accuracies the 95 % interval that follows from the
-    number of validation images, of measured quantities the width of the middle half of the repeats (``_spread``)."""
+    """The bar of a column's values, NaN where none is known: of networks' qualities the 95 % interval of what they are
+    worth, of other accuracies that which follows from the number of validation images, of measured quantities the
+    width of the middle half of the repeats (``_spread``)."""
     values = numbers(rows, name)
+    if f"{name}_low" in rows.columns:
+        return numbers(rows, f"{name}_low"), numbers(rows, f"{name}_high")
     if name in ("error", "val_top1") and num_val:
         low, high = wilson(accuracies(rows), num_val)
         return (1 - high, 1 - low) if name == "error" else (low, high)
@@ -169,8 +188,7 @@ def curves(frame: pd.DataFrame, name: str, objectives: Mapping[str, Sense]) -> l
     rows = searched(complete(frame, objectives))
     has_curve = np.array([isinstance(curve, Sequence) and len(curve) > 0 for curve in rows["curve"]], dtype=bool)
     with_curve = rows[has_curve & rows["layout"].notna().to_numpy(dtype=bool)].copy()
-    best = comparable(rows, objectives)
-    with_curve["on_front"] = with_curve["number"].isin(set(best[non_dominated(best, objectives)]["number"]))
+    with_curve["on_front"] = with_curve["number"].isin(set(network_front(rows, objectives)["number"]))
     leading, rest = with_curve[with_curve["on_front"]], with_curve[~with_curve["on_front"]]
     room = max(NUM_CURVES - len(leading), 0)
     evenly = np.linspace(0, max(len(rest) - 1, 0), min(room, len(rest))).round().astype(int)

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.redact import Redactor
-from coatnet_search.record.fold import record_path, scan, study_of
+from coatnet_search.record.fold import read_events, record_path, study_of
 from coatnet_search.record.mirror.process import (
     Gone,
     Mirror,
@@ -297,7 +297,7 @@ def _one_initialiser(uri: str) -> Iterator[None]:
 
 
 def _connect(run: Path, uri: str, experiment: str) -> Server:
-    first = scan(record_path(run), 0, 1).events[0]
+    first = read_events(run)[0]
     return Server(run, uri, experiment, digest(first, 16), time_ms(first["time"]))
 
 

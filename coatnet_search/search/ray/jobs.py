@@ -15,17 +15,18 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from coatnet_search.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError, SetupError
+from coatnet_search.search.job_files import JobFiles
 from coatnet_search.study.load import study_files
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 PATIENCE_S = 60.0  # with a cluster that has only just started: its nodes' agents come after the job server
 
 
-def submit(study: str, words: Sequence[str], address: str, *, folder: Path | None, env: Sequence[str],
+def submit(study: str, words: Sequence[str], address: str, *, along: JobFiles | None, env: Sequence[str],
            follow: bool, show: Callable[[str], None]) -> tuple[str, int]:  # fmt: skip
     """Submits ``run STUDY WORDS`` to the cluster whose job server is at ``address``; (the job's id, its exit code).
 
-    The job's working directory holds the study's files, and those of ``folder`` (where a trainer of the user's lies).
+    The job's working directory holds the study's files, and those ``along`` (where a trainer of the user's lies).
     ``env``: names of variables of this environment that the job gets. With ``follow`` its lines go to ``show`` until it
     ends. Raises InputError for a variable that is not set, SetupError where no job server answers.
     """
@@ -36,16 +37,17 @@ def submit(study: str, words: Sequence[str], address: str, *, folder: Path | Non
     name = files[0].name if files else study
     entry = ["python", "-m", "coatnet_search", "run", name, "--address", "auto", *words]
     client = _client(address)
-    with tempfile.TemporaryDirectory(prefix="coatnet-search-job-") as place, _named(address):
+    with tempfile.TemporaryDirectory(prefix="coatnet-search-job-") as place:
         inner = Path(place) / "job"
-        if folder:
-            shutil.copytree(folder, inner, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__"))
-        inner.mkdir(exist_ok=True)
+        inner.mkdir()
+        if along:
+            along.copy(inner)
         for file in files:
-            shutil.copy(file, inner / file.name)
-        job = _accepted(client, entrypoint=shlex.join(entry), metadata={"study": Path(name).stem},
-                        runtime_env={"working_dir": str(inner),
-                                     "env_vars": {name: os.environ[name] for name in env}})  # fmt: skip
+            shutil.copyfile(file, inner / file.name)
+        with _named(address):
+            job = _accepted(client, entrypoint=shlex.join(entry), metadata={"study": Path(name).stem},
+                            runtime_env={"working_dir": str(inner),
+                                         "env_vars": {name: os.environ[name] for name in env}})  # fmt: skip
     if not follow:
         return job, EXIT_DONE
     with _named(address):

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from torchvision.datasets import CIFAR10
 
-from coatnet_search.data.published import open_published
 from coatnet_search.data.source import Source
+from coatnet_search.data.sources.published import open_published
 
 if TYPE_CHECKING:
     from coatnet_search.data.spec import DataSpec
