@@ -282,8 +282,11 @@ def facts(look: Look) -> list[str]:
     lines = [f"{total:,} {kind} images in {summary.num_classes} classes, {sides} pixels on the shorter side"]
     lines += [_classes(summary.class_names), *summary.findings]
     small, large = (end(look.per_class, key=look.per_class.__getitem__) for end in (min, max))
-    lines.append(f"the smallest class, {small}, has {_images_of(look, small)}; the largest, {large}, "
-                 f"{_images_of(look, large)}")  # fmt: skip
+    if small == large:
+        lines.append(f"each class has {_images_of(look, small)}")
+    else:
+        lines.append(f"the smallest class, {small}, has {_images_of(look, small)}; the largest, {large}, "
+                     f"{_images_of(look, large)}")  # fmt: skip
     broken = f"{summary.num_broken:,} broken image{' is' if summary.num_broken == 1 else 's are'} left out"
     lines.append(broken if summary.num_broken else "no broken images")
     if summary.note:

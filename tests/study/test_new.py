@@ -66,6 +66,12 @@ def test_the_files_fit_the_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert study.file.search.trials == made.json["trials"]
 
 
+def test_classes_of_one_size_are_said_to_be_so() -> None:
+    alike = dataclasses.replace(look(SUMMARY), per_class={"a": 20, "b": 20}, val_per_class={"a": 4, "b": 4})
+
+    assert "each class has 20 images, 4 of them for validation" in new.facts(alike)
+
+
 def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
     digit_folder(Path("images"), 60)
     Path("mine.yaml").write_text("question: mine\n")
