@@ -35,11 +35,12 @@ from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
+from coatnet_search.training.compilation import check_compiler
 from coatnet_search.training.device import chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock, Watch, warn
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
-from coatnet_search.training.measurements.conditions import Conditions, check_compiler
+from coatnet_search.training.measurements.conditions import Conditions
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
 from coatnet_search.training.memory import limit_share, release
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -87,8 +88,10 @@ class Evaluator:
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
         self._group, self._together = group, together
+        if study.recipe.compile:
+            check_compiler(self.device, study.recipe.compile)
         if study.file.measure and study.file.conditions.compile:
-            check_compiler(self.device)
+            check_compiler(self.device, study.file.conditions.compile)
         self._lock = DeviceLock(device_id(self.device), watch=watch)
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}

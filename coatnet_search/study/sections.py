@@ -15,6 +15,7 @@ from coatnet_search.core.errors import unknown
 from coatnet_search.core.keys import (
     FORM,
     BatchSize,
+    Compile,
     Constant,
     Count,
     CountOrZero,
@@ -40,8 +41,8 @@ class ConditionsSpec:
     """Of weights and activations; in training, of activations. auto: bfloat16 on a GPU that has it, else float32."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """How images and weights of convolutions lie in memory."""
-    compile: Switch = False
-    """true: by torch.compile."""
+    compile: Compile = False
+    """default: by torch.compile (true means the same, false off); graphs: and replayed as CUDA graphs."""
     fold: Switch = False
     """true: BatchNorms are folded into convolutions, for inference."""
 

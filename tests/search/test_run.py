@@ -304,6 +304,12 @@ def test_a_network_too_large_to_measure_is_a_trial_that_says_so(tmp_path, monkey
     assert failure.message == "out of memory at batch size 32 (8 pixels, float32, cpu)"
 
 
+@pytest.mark.parametrize("key", ["recipe", "conditions"])
+def test_graphs_of_a_cpu_are_told_before_any_trial(tmp_path, key):
+    with pytest.raises(SetupError, match="compile: graphs asks for CUDA graphs, and cpu has none"):
+        run(study(1, "good", "measure=[throughput]", f"{key}.compile=graphs"), local=True, runs=tmp_path)
+
+
 def test_compilation_without_a_compiler_is_told_before_any_trial(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
 
