@@ -21,7 +21,13 @@ SENTENCE = (
 def rows(**failed: tuple[int, int]) -> pd.DataFrame:
     """Trials by layout, as (failed, all of them)."""
     names = [(name.replace("_", "-"), place < some) for name, (some, all_) in failed.items() for place in range(all_)]
-    lost = {"state": "failed", "val_top1": None, "val_loss": None, "failure_kind": "killed"}
+    lost = {
+        "state": "failed",
+        "val_top1": None,
+        "val_loss": None,
+        "failure_kind": "killed",
+        "failure_message": "its process was killed",
+    }
     return frame_of(*(trial(n, name, **(lost if fails else {})) for n, (name, fails) in enumerate(names)))
 
 
