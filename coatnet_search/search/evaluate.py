@@ -82,9 +82,9 @@ class Evaluator:
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
         self._group, self._together = group, together
-        modes = [study.recipe.compile, study.file.conditions.compile if study.file.measure else False]
-        for mode in filter(None, modes):
-            check_compiler(self.device, mode)
+        for mode in (study.recipe.compile, bool(study.file.measure) and study.file.conditions.compile):
+            if mode:
+                check_compiler(self.device, mode)
         self._lock = DeviceLock(device_id(self.device))
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
