@@ -267,7 +267,7 @@ def micro_batch(rows: Rows) -> None:
     def automatic() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             photos = _photos(Path(folder) / "photos", 64 if rows.rehearsal else 4096)
-            side, network = ("64", "C-C-T-T") if rows.rehearsal else ("224", "coatnet-0")
+            side, network = ("128", "C-C-T-T") if rows.rehearsal else ("224", "coatnet-0")
             code, text, seconds = command(
                 *CLI, "train", network, "--recipe", "small-images-full", "--data", str(photos), "--image-size", side,
                 "--device", "cuda", "--epochs", "1", "--out", f"{folder}/out", "--set", "micro_batch=auto",

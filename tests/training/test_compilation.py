@@ -16,7 +16,6 @@ from coatnet_search.training.compilation import GraphedSteps, check_compiler, co
 from coatnet_search.training.recipe import make_recipe, recipe_values
 
 CPU = torch.device("cpu")
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at it, within torch
 
 
 def network(width: int = 16, depth: int = 3, stem: int = 8) -> nn.Module:
