@@ -19,7 +19,6 @@ from ray import train as ray_train
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train import torch as ray_torch
 from ray.train.torch import TorchTrainer
-from torch import distributed
 
 from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
@@ -115,8 +114,6 @@ def _work(config: dict[str, Any]) -> None:
         config["work"](config["asked"], ray_torch.get_device(), group)
     except (InputError, SetupError) as error:
         mistake.write_text(str(error), encoding="utf-8")
-        if distributed.is_initialized():
-            distributed.destroy_process_group()  # closes its connections, which the others notice at once on CPUs
         raise
     except TrainingFailed as error:
         if error.kind in ("nan", "out_of_memory"):
