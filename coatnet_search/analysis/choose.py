@@ -10,7 +10,6 @@ Different networks with equal objectives are all on the front.
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from coatnet_search.analysis.scaling import Scaling
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.core.quantities import QUANTITIES, Sense, quality, quantity, sense_of, show, show_difference
+from coatnet_search.core.whole_file import write_text
 
 RULE = "keep the limits, take the front, best first objective first; then the next fronts"
 RULE_AT = "smallest expected regret at the amount of data asked for"
@@ -286,9 +286,7 @@ def write_choices(choices: Sequence[Choice], folder: Path, *, study: str | None 
     paths = []
     for choice in choices:
         path = folder / file_name(choice)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(document(choice, study, rule), encoding="utf-8")
-        os.replace(temporary, path)
+        write_text(path, document(choice, study, rule))
         paths.append(path)
     for stale in folder.glob("*.yaml"):
         if re.fullmatch(r"\d+-.*-[0-9a-f]{10}\.yaml", stale.name) and stale not in paths:

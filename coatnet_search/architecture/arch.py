@@ -17,9 +17,14 @@ Candidate = Mapping[str, Scalar]
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
+MOST = 1 << 20  # of widths, depths, pixels, classes: nothing that is larger can be built or counted
+
+
 def _whole(name: str, value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+    if value > MOST:
+        raise InputError(f"{name}: expected at most {MOST:,}, got {value:.6g}")
     return value
 
 
@@ -38,6 +43,9 @@ def _option(block: str, name: str, value: object) -> Scalar:
     elif isinstance(default, str):
         if not isinstance(value, str):
             raise InputError(f"block {block}: {name}: expected text, got {value!r}")
+    elif name == "norm_eps":
+        _epsilon(f"block {block}: {name}", value)
+        return _number(name, value)
     else:
         return _number(f"block {block}: {name}", value)
     return value
@@ -49,7 +57,7 @@ def _number(name: str, value: object) -> int | float:
         return int(value) if value.is_integer() else value
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{name}: expected a number, got {value!r}")
-    return value
+    return _whole(name, value, -MOST)
 
 
 def _switch(name: str, value: object) -> None:
@@ -257,6 +265,15 @@ class Arch:
             return cls(stem=stem, head=head, stages=found, **parts)
         except TypeError as error:  # a key is missing; the message names it
             raise InputError(f"not an architecture: {error}") from None
+
+
+def check_legal(arch: Arch) -> None:
+    """Raises InputError with the reasons where a network cannot be built, and for what is no architecture."""
+    if not isinstance(arch, Arch):
+        raise InputError(f"expected an Arch, such as load_arch gives; got {type(arch).__name__} {arch!r:.60}")
+    if reasons := arch.problems():
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        raise InputError(f"architecture {arch.id}: {'; '.join(reasons[:3])}{more}")
 
 
 @functools.lru_cache(maxsize=1 << 14)

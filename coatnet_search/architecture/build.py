@@ -13,7 +13,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from coatnet_search.architecture.arch import Arch, Stage, Stem
+from coatnet_search.architecture.arch import Arch, Stage, Stem, check_legal
 from coatnet_search.architecture.blocks import menu
 from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.blocks.ends import Classifier, ConvStem, Headless, PatchStem
@@ -238,8 +238,7 @@ def build(
     Relative-bias tables of another image size are resized bilinearly. Works under ``torch.device("meta")``.
     Raises InputError where the architecture is not legal or the weights are another network's.
     """
-    if reasons := arch.problems():
-        raise InputError(f"architecture {arch.id}: {reasons[0]}")
+    check_legal(arch)
     model = CoAtNet(arch)
     initialise(model, init)
     model.set_drop_path(drop_path)

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from coatnet_search.architecture.arch import Arch, Stage, Stem
+from coatnet_search.architecture.arch import Arch, Stage, Stem, check_legal
 from coatnet_search.architecture.blocks import common, ends, menu
 from coatnet_search.architecture.build import build, build_block, build_stem, num_parameters
 from coatnet_search.core.canonical import digest
@@ -66,7 +66,8 @@ class Cost:
 
 
 def cost(arch: Arch) -> Cost:
-    """The cost of an architecture at its image size. Raises InputError where the strides do not divide it."""
+    """The cost of an architecture at its image size. Raises InputError with the reasons where it cannot be built."""
+    check_legal(arch)
     parts = [stem_count(arch.stem, arch.in_channels, arch.image_size)]
     in_width, grid = arch.stem.width, arch.image_size // arch.stem.stride
     for stage in arch.stages:

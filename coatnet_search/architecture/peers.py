@@ -2,20 +2,24 @@
 
 import functools
 import hashlib
-import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from huggingface_hub import try_to_load_from_cache
-from torch import nn
+from timm.models import load_state_dict
+from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.blocks.common import sampled_first
 from coatnet_search.architecture.cost import Count, count_module
 from coatnet_search.architecture.peer_spec import PeerSpec
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.architecture.timm_names import check_name, create_by_name
+from coatnet_search.architecture.trained_weights import Start, load_trained, named, without_prefixes
 from coatnet_search.core.canonical import Scalar
 from coatnet_search.core.errors import InputError, SetupError
 
@@ -54,25 +58,31 @@ class Peer:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def build(self, *, drop_path: float = 0.0, weights: bool = True) -> nn.Module:
-        """The network, (B, C, S, S) -> (B, num_classes); with its weights where it has some, a new head where these
-        have another number of classes. Random weights draw from torch's global generator.
+        """The network of ``started`` alone; without ``weights`` as it is before they are loaded."""
+        return self.started(drop_path=drop_path)[0] if weights and self.weights else self._fresh(drop_path)
+
+    def started(self, *, drop_path: float = 0.0) -> tuple[nn.Module, Start | None]:
+        """The network, (B, C, S, S) -> (B, num_classes), with its weights where it has some (see ``load_timm``), and
+        what was loaded. Random weights draw from torch's global generator.
 
         Raises InputError for weights of another network, and for stochastic depth where it has none.
         """
-        options: dict[str, Any] = {"num_classes": self.shape.num_classes, "in_chans": self.shape.in_channels}
-        if drop_path:
-            options["drop_path_rate"] = drop_path
-        if weights and self.weights:
-            options |= {"pretrained": True, "pretrained_cfg_overlay": {"file": str(self.weights)}}
+        model = self._fresh(drop_path)
+        if self.weights is None:
+            return model, None
         try:
-            return create(self.name, self.shape.image_size, **options)
+            return model, load_timm(self.name, model, self.shape, read_weights(self.weights))
+        except InputError as error:
+            raise InputError(f"{self.label}: {self.weights}: {error}") from None
+
+    def _fresh(self, drop_path: float) -> nn.Module:
+        options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
+        try:
+            return create(self.name, self.shape.image_size, num_classes=self.shape.num_classes,
+                          in_chans=self.shape.in_channels, **options)  # fmt: skip
         except TypeError as error:
             if drop_path and "drop_path_rate" in str(error):
                 raise InputError(f"{self.label}: has no stochastic depth; set drop_path: 0 in its recipe") from None
-            raise
-        except RuntimeError as error:
-            if weights and self.weights:
-                raise InputError(f"{self.label}: {self.weights} holds other weights: {_mismatches(error)}") from None
             raise
 
 
@@ -84,6 +94,69 @@ def create(name: str, image_size: int, **options: Any) -> nn.Module:
         if "img_size" not in str(error):
             raise
         return sampled_first(create_by_name(name, **options))  # a network that takes any size has no such option
+
+
+def load_timm(name: str, model: nn.Module, shape: Arch, weights: Mapping[str, Tensor]) -> Start:
+    """Loads weights into a network of timm, freshly built for ``shape``: those of timm, or of a file in a form that
+    timm's own loader knows for this network. Raises InputError where they do not fit.
+    """
+    plain = without_prefixes(weights, model.state_dict())
+    found = _by_timm(name, model, shape, plain)
+    return load_trained(model, plain if found is None else found, given=plain)
+
+
+def _by_timm(name: str, model: nn.Module, shape: Arch, weights: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    """What timm's own loader makes of a file's tensors (names of other code, tables of another image size), with the
+    file's classes and channels; None where it finds them to be another network's."""
+    own, cfg = model.state_dict(), dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    first = [f"{module}.weight" for module in named(cfg, "first_conv")]
+    as_here = any(key in weights and key in own and weights[key].shape == own[key].shape for key in first)
+    channels = shape.in_channels if as_here else cfg["input_size"][0] if cfg.get("input_size") else 3
+    for classes, tensors in _with_heads(own, cfg, weights, shape.num_classes):
+        overlay = {"state_dict": tensors, "num_classes": classes, "label_offset": 0, "custom_load": False,
+                   "input_size": (channels, shape.image_size, shape.image_size)}  # fmt: skip
+        try:
+            loaded = _loaded(name, shape.image_size, num_classes=classes, in_chans=channels, overlay=overlay)
+        except Exception:  # timm's filters meet files that they were not written for; any error says so
+            continue
+        return {key: value for key, value in loaded.items() if key in weights or key not in tensors}
+    return None
+
+
+def _with_heads(
+    own: Mapping[str, Tensor], cfg: Mapping[str, Any], weights: Mapping[str, Tensor], classes: int
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """For how many classes the file may be, and its tensors; where it has no head, also with one lent to it."""
+    heads = [f"{module}." for module in named(cfg, "classifier")]
+    told = [weights[f"{head}weight"].shape[0] for head in heads if f"{head}weight" in weights]
+    yield told[0] if told else int(cfg.get("num_classes") or 0), dict(weights)
+    if not told:
+        lent = {key: value for key, value in own.items() if any(key.startswith(head) for head in heads)}
+        yield classes, {**weights, **lent}
+
+
+def _loaded(name: str, image_size: int, *, overlay: dict[str, Any], **options: Any) -> dict[str, Tensor]:
+    """The tensors of a network that timm has loaded strictly; where it does not offer to, those that the file names."""
+    options |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return create(name, image_size, pretrained_strict=True, **options).state_dict()
+        except TypeError as error:
+            if "pretrained_strict" not in str(error):
+                raise
+        found = create(name, image_size, **options).state_dict()
+    return {key: value for key, value in found.items() if key in overlay["state_dict"]}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights: safetensors, or what timm has put into the hub's cache (never unpickled as
+    more than tensors). Raises InputError where it cannot be read."""
+    if path.suffix == ".safetensors":
+        return read_file(path)[0]
+    try:
+        return dict(load_state_dict(str(path), weights_only=True))
+    except Exception as error:
+        raise InputError(f"{path}: not a file of weights: {str(error).splitlines()[0][:200]}") from None
 
 
 def native_size(name: str) -> int:
@@ -132,15 +205,3 @@ def _weights(spec: PeerSpec) -> Path:
         f"peer {spec.timm}: its weights are not on this machine and nothing is downloaded; fetch them by "
         f'`python -c "import timm; timm.create_model({spec.timm!r}, pretrained=True)"`, or name a file (weights:)'
     )
-
-
-def _mismatches(error: RuntimeError) -> str:
-    """The first three things that do not fit, of torch's long list."""
-    text = str(error)
-    shapes = re.findall(r"size mismatch for ([\w.]+): copying a param with shape torch.Size\(\[([\d, ]*)\]\) from "
-                        r"checkpoint, the shape in current model is torch.Size\(\[([\d, ]*)\]\)", text)  # fmt: skip
-    found = [f"{name} is ({has}), not ({needs})" for name, has, needs in shapes]
-    for words, what in (("Missing key", "missing"), ("Unexpected key", "unknown")):
-        listed = re.search(rf"{words}\(s\) in state_dict: (.*)", text)
-        found += [f"{name} is {what}" for name in re.findall(r'"([^"]+)"', listed.group(1))] if listed else []
-    return "; ".join(found[:3]) or next(iter(text.splitlines()), "unreadable")

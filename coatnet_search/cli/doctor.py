@@ -26,7 +26,7 @@ from coatnet_search.core.errors import InputError, SetupError
 PACKAGE = "coatnet-search"
 HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")  # imported, not only looked up
 DISK_MIB = (1024, 5 * 1024)  # less free: a problem, a warning
-SHARED_MIB = 1024  # /dev/shm of a container is often 64 MiB; Ray's object store and data workers live there
+SHARED_MIB = 1024  # of /dev/shm for Ray's object store; in a container it is often 64 MiB
 SERVER_TIMEOUT_S = 3.0
 SKEW_S = 2.0  # between clocks
 STEP_TIMEOUT_S = 300.0
@@ -55,7 +55,7 @@ def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Pat
     broken = {finding.check for finding in findings if finding.state == "problem"}
     importable = not broken & {*HEAVY, "python"}
     findings += _gpus() if "torch" not in broken else []
-    findings += [_disk(runs), *_shared_memory(), *(_cache() if importable else [])]
+    findings += [_disk(runs), *_shared_memory(importable), *(_cache() if importable else [])]
     findings += [_training()] if importable else []
     findings += [_busy()] if shutil.which("nvidia-smi") else []
     if address is not None and importable:
@@ -280,14 +280,17 @@ def _disk(runs: Path) -> Finding:
     return Finding(check="disk", state=state, found=f"{free / 1024:,.1f} GiB free for {runs}/", mend=mend)
 
 
-def _shared_memory() -> list[Finding]:
+def _shared_memory(importable: bool) -> list[Finding]:
+    """Whether it holds Ray's objects and, for one training, the images that data workers have decoded ahead."""
     place = Path("/dev/shm")
     if not place.is_dir():
         return []
     size = shutil.disk_usage(place).total / 2**20
-    if size >= SHARED_MIB:
+    waiting = importlib.import_module("coatnet_search.data.stream").BUDGET_BYTES / 2**20 if importable else 0
+    if size >= SHARED_MIB + waiting:
         return [Finding(check="/dev/shm", state="fine", found=f"{size / 1024:,.1f} GiB")]
-    mend = "start the container with --shm-size=2g (Ray and data workers keep what they share there)"
+    mend = (f"start the container with --shm-size={(SHARED_MIB + waiting) / 1024:.0f}g: Ray keeps {SHARED_MIB:,} MiB "
+            f"there, and the data workers of each training up to {waiting:,.0f} MiB")  # fmt: skip
     return [Finding(check="/dev/shm", state="warning", found=f"{size:,.0f} MiB", mend=mend)]
 
 

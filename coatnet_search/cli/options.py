@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from coatnet_search.cli.option_types import batch_size, count, fraction, limit, numbers, pairs, port, positive, uri
+from coatnet_search.figures.sections import BUDGET_S
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +98,8 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--up-to", metavar="N", type=positive, help="of a scaling study: fit on regimes of at most so "
                         "many images and predict the larger ones")  # fmt: skip
+    parser.add_argument("--section-seconds", metavar="S", type=positive, default=BUDGET_S, help="longest time for one "
+                        f"section, which is left out and named when it takes longer ({BUDGET_S:g})")  # fmt: skip
     _json(parser)
 
 

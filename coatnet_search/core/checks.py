@@ -6,7 +6,7 @@ Each raises Misplaced with the place inside the value that is wrong, so that a m
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from coatnet_search.core.canonical import Scalar, digest
@@ -56,6 +56,18 @@ def batch_size(value: object) -> int | str | None:
     if found is None or found == "best" or (type(found) is int and found >= 1):
         return found
     raise Misplaced(wrong("a whole number of at least 1, best, or null", value))
+
+
+COMPILE: dict[str, bool | Literal["graphs"]] = {"off": False, "default": True, "graphs": "graphs"}
+
+
+def compile_mode(value: object) -> bool | Literal["graphs"]:
+    """``off``, ``default`` or ``graphs`` as records have them: false and true, which may be written too, and graphs."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value in COMPILE:
+        return COMPILE[value]
+    raise Misplaced(wrong("off, default or graphs", value))
 
 
 def value_range(value: tuple[float, float]) -> tuple[float, float]:

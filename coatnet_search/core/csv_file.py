@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from coatnet_search.core.whole_file import whole_file
+
 FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # what begins a formula, also in full width
 
 JOINERS = "\u200c\u200d"  # invisible characters that words of some languages are written with
@@ -19,15 +21,10 @@ JOINERS = "\u200c\u200d"  # invisible characters that words of some languages ar
 def write_csv(path: Path, columns: Sequence[Any], rows: Iterable[Iterable[Any]]) -> Path:
     """A heading and rows in UTF-8, as a file that is whole or as it was before. None and NaN are empty cells, texts are
     as ``safe_cell`` has them."""
-    half = path.with_name(f".{path.name}.half")
-    try:
-        with half.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([_cell(name) for name in columns])
-            writer.writerows([_cell(value) for value in row] for row in rows)
-        half.replace(path)
-    finally:
-        half.unlink(missing_ok=True)
+    with whole_file(path) as half, half.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([_cell(name) for name in columns])
+        writer.writerows([_cell(value) for value in row] for row in rows)
     return path
 
 

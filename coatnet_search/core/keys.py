@@ -30,6 +30,10 @@ Share = Annotated[float, Strict(), Field(ge=0), AfterValidator(checks.share)]
 BatchSize = Annotated[
     int | str | None, PlainValidator(checks.batch_size, json_schema_input_type=int | Literal["best"] | None)
 ]
+Compile = Annotated[
+    bool | Literal["graphs"],
+    PlainValidator(checks.compile_mode, json_schema_input_type=bool | Literal["off", "default", "graphs"]),
+]
 Constant = Annotated[Scalar, PlainValidator(checks.scalar, json_schema_input_type=Scalar)]
 Choice = Annotated[checks.Choice, PlainValidator(checks.choice, json_schema_input_type=Scalar | list[Scalar])]
 Choices = Mapping[str, Choice]

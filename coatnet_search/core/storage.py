@@ -20,6 +20,7 @@ from coatnet_search.core.redact import has_login
 
 T = TypeVar("T")
 PART_BYTES = 1 << 24
+TENSORS, NOTE = ".safetensors", ".json"  # a checkpoint's two files; the second completes it
 TRIES, FIRST_PAUSE_S = 4, 1.0  # of one call; each pause is twice the one before, with jitter
 
 
@@ -66,11 +67,7 @@ class Storage:
     def fetch(self, name: str, file: Remote, target: Path) -> None:
         """One of ``files`` to a path on this machine: all of it, with its time of change, or nothing."""
         source = self._root if file.alone else f"{self._root.rstrip('/')}/{name}"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        half = target.with_name(f".{target.name}.half")
-        self._again(lambda: self._copy(source, half))
-        os.utime(half, ns=(file.mtime_ns, file.mtime_ns))
-        half.replace(target)
+        self._bring(source, target, file.mtime_ns)
 
     def _copy(self, source: str, target: Path) -> None:
         with self._files.open_input_stream(source) as stream, target.open("wb") as file:
@@ -78,22 +75,36 @@ class Storage:
                 file.write(part)
 
     def push(self, folder: Path, name: str) -> None:
-        """Makes ``name`` there what ``folder`` holds: tensors first, then the JSON files that complete them."""
-        here = {path.name: path for path in folder.glob("epoch-*")}
-        there = self._again(lambda: self._names(name))
-        for file in sorted(set(here) - there, key=lambda file: (file.endswith(".json"), file)):
-            self._again(lambda file=file: self._write(here[file], f"{self._root}/{name}/{file}"))  # type: ignore[misc]
-        for file in there - set(here):
+        """Copies the checkpoints of ``folder`` to ``name`` there, each with its tensors first, then the JSON that
+        completes it; removes there what is older than all of them, and never what is newer."""
+        here, there = _whole(_files(folder)), self._again(lambda: self._names(name))
+        for stem in sorted(here - _whole(there)):
+            for file in (f"{stem}{TENSORS}", f"{stem}{NOTE}"):
+                self._again(lambda file=file: self._write(folder / file, f"{self._root}/{name}/{file}"))  # type: ignore[misc]
+        old = {file for file in there if here and file.partition(".")[0] < min(here)}
+        for file in sorted(old, key=lambda file: (not file.endswith(NOTE), file)):
             self._again(lambda file=file: self._files.delete_file(f"{self._root}/{name}/{file}"))  # type: ignore[misc]
 
     def pull(self, name: str, folder: Path) -> None:
-        """Fetches what ``name`` holds there into a folder that has no checkpoints."""
-        if any(folder.glob("epoch-*.json")):
+        """Fetches the checkpoints that ``name`` holds there and ``folder`` does not, where they are newer than all that
+        it has: each by renaming, its tensors first. What was cut short is fetched again."""
+        here, there = _whole(_files(folder)), _whole(self._again(lambda: self._names(name)))
+        if here and (not there or max(there) <= max(here)):
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        for file in self._again(lambda: self._names(name)):
-            content = self._again(lambda file=file: self._read(f"{self._root}/{name}/{file}"))  # type: ignore[misc]
-            (folder / file).write_bytes(content)
+        for stem in sorted(there - here):
+            for file in (f"{stem}{TENSORS}", f"{stem}{NOTE}"):
+                self._bring(f"{self._root}/{name}/{file}", folder / file)
+
+    def _bring(self, source: str, target: Path, mtime_ns: int | None = None) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        half = target.with_name(f".{target.name}.half")
+        try:
+            self._again(lambda: self._copy(source, half))
+            if mtime_ns is not None:
+                os.utime(half, ns=(mtime_ns, mtime_ns))
+            half.replace(target)
+        finally:
+            half.unlink(missing_ok=True)
 
     def forget(self, name: str) -> None:
         """Removes ``name`` there."""
@@ -112,11 +123,16 @@ class Storage:
 
     def _names(self, name: str) -> set[str]:
         found = self._files.get_file_info(fs.FileSelector(f"{self._root}/{name}", allow_not_found=True))
-        return {info.base_name for info in found if info.type == fs.FileType.File}
+        return {info.base_name for info in found if info.type == fs.FileType.File and info.base_name[0] != "."}
 
     def _write(self, source: Path, target: str) -> None:
-        self._files.create_dir(target.rpartition("/")[0], recursive=True)
-        self._put(source.read_bytes(), target)
+        """A file there, whole or not at all: objects are there once they are closed, files once they are renamed."""
+        folder, _, name = target.rpartition("/")
+        self._files.create_dir(folder, recursive=True)
+        half = f"{folder}/.{name}.half" if isinstance(self._files, fs.LocalFileSystem) else target
+        self._put(source.read_bytes(), half)
+        if half != target:
+            self._files.move(half, target)
 
     def _put(self, content: bytes, target: str) -> None:
         with self._files.open_output_stream(target) as file:
@@ -137,3 +153,13 @@ class Storage:
                     raise SetupError(f"{self._key}: {self.uri}: {first} ({TRIES} tries)") from None
                 self._sleep(FIRST_PAUSE_S * 2 ** (tried - 1) * random.uniform(0.5, 1.5))
         raise AssertionError
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("epoch-*")}
+
+
+def _whole(files: set[str]) -> set[str]:
+    """The checkpoints (``epoch-000003``) of which both files are there."""
+    notes = {file.removesuffix(NOTE) for file in files if file.endswith(NOTE)}
+    return {stem for stem in notes if f"{stem}{TENSORS}" in files}

@@ -110,9 +110,8 @@ class InMemory:
         pixels, numbers = self.on(device), numbers.to(device)
         random = generator(*seeds, 1)
         choices = draw_choices(recipe, len(numbers), device, random)
-        layers = recipe.randaugment_layers
-        change = RandAugment(layers, recipe.randaugment_magnitude, len(numbers), random) if layers else None
-        own = batch_size // part[1]
+        layers, magnitude, own = recipe.randaugment_layers, recipe.randaugment_magnitude, batch_size // part[1]
+        change = RandAugment(layers, magnitude, len(numbers), random, batch=own, device=device) if layers else None
         for begin in range(part[0] * own, len(numbers), batch_size):
             end = begin + own
             images = pixels.index_select(0, numbers[begin:end])

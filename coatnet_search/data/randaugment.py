@@ -5,6 +5,8 @@ images are grouped by operation here: the five geometric ones become one affine 
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,48 +18,81 @@ GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 BLENDED = ("brightness", "color", "contrast", "sharpness")
 LOOKED_UP = ("posterize", "solarize", "autocontrast", "equalize")
 OPERATIONS = ("identity", *GEOMETRIC, *BLENDED, *LOOKED_UP)
+GROUPS = ("identity", "warp", *BLENDED, *LOOKED_UP)  # what runs as one operation on all its images of a batch
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer's choices for an epoch, on the device; within each batch in the order of ``GROUPS``."""
+
+    places: Tensor  # (n,) int64: which image of its batch
+    factors: Tensor  # (n,) float: of a blend
+    theta: Tensor  # (n, 2, 3) float: of a warp, from coordinates that come out to those that go in
+    ends: Sequence[Sequence[int]]  # of each batch's groups, within the batch; on the CPU
+
+    def groups(self, number: int) -> Iterator[tuple[str, int, int]]:
+        """The groups of a batch that change images, with their first place and the one after their last."""
+        ends = self.ends[number]
+        for name, begin, end in zip(GROUPS[1:], ends, ends[1:], strict=False):
+            if begin < end:
+                yield name, begin, end
 
 
 class RandAugment:
-    """Draws the operations of ``count`` images at once (epoch start), then applies the slice of a batch."""
+    """Draws the operations of ``count`` images at once (epoch start), then changes them a batch of ``batch`` at a time.
 
-    def __init__(self, layers: int, magnitude: int, count: int, random: torch.Generator) -> None:
-        self.strength = magnitude / MAGNITUDES
-        self.operations = torch.randint(len(OPERATIONS), (layers, count), generator=random)
-        self.signs = torch.randint(0, 2, (layers, count), generator=random) * 2 - 1
+    Everything that a step needs is on ``device`` from the start but the sizes of groups, so no step waits for a GPU.
+    """
+
+    def __init__(
+        self, layers: int, magnitude: int, count: int, random: torch.Generator, *, batch: int,
+        device: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        self.strength, self.batch, self.device = magnitude / MAGNITUDES, batch, device or torch.device("cpu")
+        operations = torch.randint(len(OPERATIONS), (layers, count), generator=random)
+        signs = torch.randint(0, 2, (layers, count), generator=random) * 2 - 1
+        self.layers = [self.layer(*one) for one in zip(operations, signs, strict=True)]
+
+    def layer(self, operations: Tensor, signs: Tensor) -> _Layer:
+        """The choices of (n,) operations and their signs, -1 or 1, sorted by batch and group."""
+        group = torch.where(operations == 0, 0, (operations - len(GEOMETRIC) + 1).clamp(min=1))
+        key = torch.arange(len(group)) // self.batch * len(GROUPS) + group
+        order = key.argsort(stable=True)
+        sizes = key.bincount(minlength=(len(group) // self.batch + 1) * len(GROUPS)).view(-1, len(GROUPS))
+        operations, signs = operations[order], signs[order]
+        places, factors = order % self.batch, 1 + 0.9 * self.strength * signs
+        theta = _thetas(operations, signs * self.strength)
+        places, factors, theta = (part.to(self.device) for part in (places, factors, theta))
+        return _Layer(places, factors, theta, sizes.cumsum(1).tolist())
 
     def __call__(self, images: Tensor, begin: int, end: int) -> Tensor:
-        """Float (B, C, S, S) in 0..255 -> the same; operations stay on the CPU, so that no step waits for a GPU."""
-        for operations, signs in zip(self.operations[:, begin:end], self.signs[:, begin:end], strict=True):
-            images = self._layer(images, operations, signs)
+        """Float (B, C, S, S) in 0..255 -> the same; ``begin`` is a multiple of ``batch``."""
+        assert begin % self.batch == 0 and end - begin <= self.batch
+        for layer in self.layers:
+            images = self._changed(images, layer, begin)
         return images
 
-    def _layer(self, images: Tensor, operations: Tensor, signs: Tensor) -> Tensor:
+    def _changed(self, images: Tensor, layer: _Layer, first: int) -> Tensor:
         result = images.clone()
-        last = len(GEOMETRIC)
-        groups: list[tuple[str, Tensor]] = [("warp", (operations >= 1) & (operations <= last))]
-        groups += [(name, operations == place) for place, name in enumerate(OPERATIONS) if place > last]
-        for name, mask in groups:
-            chosen = mask.nonzero()[:, 0]
-            if len(chosen):
-                there = chosen.to(images.device, non_blocking=True)
-                part = images.index_select(0, there)
-                result.index_copy_(0, there, self._apply(name, part, operations[chosen], signs[chosen]))
+        for name, begin, end in layer.groups(first // self.batch):
+            chosen = slice(first + begin, first + end)
+            there = layer.places[chosen]
+            part = images.index_select(0, there)
+            result.index_copy_(0, there, self._apply(name, part, layer.factors[chosen], layer.theta[chosen]))
         return result
 
-    def _apply(self, name: str, images: Tensor, operations: Tensor, signs: Tensor) -> Tensor:
-        if name == "warp":
-            return _warp(images, operations, signs * self.strength)
+    def _apply(self, name: str, images: Tensor, factors: Tensor, theta: Tensor) -> Tensor:
+        if name == "warp":  # what comes from outside is black
+            grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+            return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         if name in BLENDED:
-            factor = (1 + 0.9 * self.strength * signs).to(images.device, torch.float32).view(-1, 1, 1, 1)
-            base = _blend_base(name, images)
-            return base.lerp(images, factor).clamp_(0, 255)
+            return _blend_base(name, images).lerp(images, factors.view(-1, 1, 1, 1)).clamp_(0, 255)
         return _looked_up(name, images.to(torch.uint8), self.strength).float()
 
 
-def _warp(images: Tensor, operations: Tensor, amount: Tensor) -> Tensor:
-    """One affine warp for all geometric operations; ``amount`` is signed, -1..1; what comes from outside is black."""
-    theta = torch.eye(2, 3).repeat(len(images), 1, 1)
+def _thetas(operations: Tensor, amount: Tensor) -> Tensor:
+    """(n, 2, 3): the affine map of each geometric operation, of the others none; ``amount`` is signed, -1..1."""
+    theta = torch.eye(2, 3).repeat(len(operations), 1, 1)
     amount = amount.to(torch.float32)
 
     def chosen(name: str) -> Tensor:
@@ -71,8 +106,7 @@ def _warp(images: Tensor, operations: Tensor, amount: Tensor) -> Tensor:
     angle = torch.where(chosen("rotate"), math.radians(30) * amount, 0)
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(-1, 2, 2)
     theta[:, :, :2] = turn @ theta[:, :, :2]
-    grid = F.affine_grid(theta.to(images.device, non_blocking=True), list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return theta
 
 
 def _gray(images: Tensor) -> Tensor:
@@ -88,7 +122,9 @@ def _blend_base(name: str, images: Tensor) -> Tensor:
     if name == "contrast":
         return _gray(images).mean(dim=(1, 2, 3), keepdim=True).expand_as(images)
     kernel = torch.full((3, 3), 1 / 13, device=images.device)
-    kernel[1, 1] = 5 / 13  # Pillow's SMOOTH filter, borders untouched
+    kernel[1, 1].fill_(
+        5 / 13
+    )  # Pillow's SMOOTH filter, borders untouched; an assigned number would be copied and waited for
     channels = images.shape[1]
     smooth = images.clone()
     smooth[..., 1:-1, 1:-1] = F.conv2d(images, kernel.expand(channels, 1, 3, 3), groups=channels)

@@ -3,7 +3,6 @@
 import datetime
 import importlib.metadata
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from coatnet_search.analysis.choose import Choice
 from coatnet_search.analysis.frame import complete
 from coatnet_search.analysis.front import with_num_val
 from coatnet_search.core.quantities import heading, quantity, show
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.figures.audit import figures as audit_figures
 from coatnet_search.figures.audit.pictures import write_audit_pictures
 from coatnet_search.figures.audit.summary import AuditSection, audit_section, span
@@ -31,9 +31,26 @@ from coatnet_search.figures.scaling.summary import TABLES, Section, scaling_sect
 from coatnet_search.figures.search import figures
 from coatnet_search.figures.search.pictures import write_pictures
 from coatnet_search.figures.search.summary import duration, summarize, write_trials
+from coatnet_search.figures.sections import Sections
 from coatnet_search.figures.supernet import figures as supernet_figures
 
 NUM_ROWS = 2000  # of the trial table in the page; all of them are in trials.csv
+
+
+AUDIT, SCALING = "the audit of inherited scores, which are not compared by it", "the answers of the scaling study"
+
+
+def nothing(_reason: str) -> None:
+    """In place of a section that the page can do without."""
+
+
+def no_figures(_reason: str) -> dict[str, Any]:
+    return {}
+
+
+def no_scaling(reason: str) -> Section | None:
+    """In place of the answers of a scaling study."""
+    return Section(values={"settings": [], "refused": reason})
 
 
 def write_report(
@@ -48,32 +65,36 @@ def write_report(
     section: Section | None = None,
     found: Insights | None = None,
     audit: AuditSection | None = None,
+    sections: Sections | None = None,
 ) -> Path:
     """Write ``report.html``, ``trials.csv`` and ``figures/*.png`` into the run's folder; returns the page's path.
 
     ``study`` is the resolved study file; ``num_val`` the number of validation images (for intervals); ``note`` what the
     data set says of itself; ``overlay``: published networks in the figures of the front; ``section``: what
     ``scaling_section`` found, ``found``: what ``insights`` did, ``audit``: what ``audit_section`` did (each is asked
-    where it is not given). A record without trials, or with failed ones only, gives a page that says so.
+    where it is not given). A record without trials, or with failed ones only, gives a page that says so, and so does
+    one of which a section cannot be made; ``sections``: what earlier ones left out.
     """
-    objectives = dict(study["objectives"])
-    audit = audit or audit_section(frame, study)
+    objectives, parts = dict(study["objectives"]), sections or Sections()
+    audit = audit or parts.make(AUDIT, lambda: audit_section(frame, study), nothing)
     frame = with_num_val(complete(audit.audited_record.frame if audit else frame, objectives), num_val)
     chosen = {int(choice.row["number"]): choice.rank for choice in choices}
-    write_pictures(frame, objectives, run / "figures", num_val=num_val, chosen=chosen, overlay=overlay)
+    folder = run / "figures"
+    parts.make("pictures of the front", lambda: write_pictures(
+        frame, objectives, folder, num_val=num_val, chosen=chosen, overlay=overlay), nothing)  # fmt: skip
     write_trials(frame, run / "trials.csv")
-    section = section or scaling_section(frame, study, num_val)
-    if section and section.scaling:
-        write_scaling_pictures(section.scaling, section.values["settings"], section.target, run / "figures")
-    found = found or insights(frame, study, run)
+    section = section or parts.make(SCALING, lambda: scaling_section(frame, study, num_val), no_scaling)
+    if section and (scaling := section.scaling):
+        asked, target = section.values["settings"], section.target
+        parts.make("pictures of scaling", lambda: write_scaling_pictures(scaling, asked, target, folder), nothing)
+    found = found or insights(frame, study, run, parts)
     if not study.get("equal_cost"):
-        write_search_pictures(frame, objectives, found, run / "figures")
-    write_audit_pictures(audit.audited_record.found if audit else None, run / "figures")
+        parts.make("pictures of the search", lambda: write_search_pictures(frame, objectives, found, folder), nothing)
+    audited = audit.audited_record.found if audit else None
+    parts.make("pictures of the audit", lambda: write_audit_pictures(audited, folder), nothing)
     page = html_page(run, frame, study, choices, num_val, note=note, overlay=overlay, section=section, found=found,
-                     audit=audit)  # fmt: skip
-    temporary = run / "report.html.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, run / "report.html")
+                     audit=audit, sections=parts)  # fmt: skip
+    write_text(run / "report.html", page)
     return run / "report.html"
 
 
@@ -89,25 +110,33 @@ def html_page(
     section: Section | None = None,
     found: Insights | None = None,
     audit: AuditSection | None = None,
+    sections: Sections | None = None,
 ) -> str:
     """The page as text; every number in it is one of ``summarize``, raw in ``data-value``, readable in the cell."""
-    audit = audit or audit_section(frame, study)
+    parts = sections or Sections()
+    audit = audit or parts.make(AUDIT, lambda: audit_section(frame, study), nothing)
     frame = with_num_val(audit.audited_record.frame if audit else frame, num_val)
-    data = summarize(frame, study, choices, num_val, note, audit=audit)
-    found = found or insights(frame, study, run)
+    data = summarize(frame, study, choices, num_val, note, audit=audit, sections=parts)
+    found = found or insights(frame, study, run, parts)
     data |= {
         "search": found.values,
         "scaling": section.values if section else None,
         "imported": bool(study.get("imported")),
     }
     chosen = {line["number"]: line["rank"] for line in data["chosen"]}
-    drawn = figures.all_figures(frame, data["objectives"], num_val=num_val, chosen=chosen, overlay=overlay)
+    objectives, audited = data["objectives"], audit.audited_record.found if audit else None
+    drawn = parts.make("figures of the front", lambda: figures.all_figures(
+        frame, objectives, num_val=num_val, chosen=chosen, overlay=overlay), no_figures)  # fmt: skip
     if not study.get("equal_cost"):
-        drawn |= insight_figures.all_figures(frame, data["objectives"], found)
-    drawn |= supernet_figures.all_figures(data["supernet"])
-    drawn |= audit_figures.all_figures(audit.audited_record.found if audit else None)
-    if section and section.scaling:
-        drawn |= scaling_figures.all_figures(section.scaling, section.values["settings"], section.target)
+        drawn |= parts.make("figures of the search", lambda: insight_figures.all_figures(frame, objectives, found),
+                            no_figures)  # fmt: skip
+    drawn |= parts.make("figures of the supernet", lambda: supernet_figures.all_figures(data["supernet"]), no_figures)
+    drawn |= parts.make("figures of the audit", lambda: audit_figures.all_figures(audited), no_figures)
+    if section and (scaling := section.scaling):
+        asked, target = section.values["settings"], section.target
+        drawn |= parts.make("figures of scaling", lambda: scaling_figures.all_figures(scaling, asked, target),
+                            no_figures)  # fmt: skip
+    data["notices"] = [*parts.left_out, *data["notices"]]
     shown = sorted(data["trials"], key=lambda row: (not row["front"], row["number"]))[:NUM_ROWS]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

@@ -7,7 +7,6 @@ networks of timm without that). Shapes: B images, C channels, S the side in pixe
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,14 @@ from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import build, timm_cfg
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.data.augmentation import centre
 from coatnet_search.data.batches import Data
 from coatnet_search.data.decode import Reading, open_image, square, to_array
-from coatnet_search.full.networks import Network, read_file
+from coatnet_search.full.networks import Network
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 OURS = "coatnet_search"  # the name of our networks in timm, and the key of what timm has no word for
@@ -126,9 +127,7 @@ def write_bundle(
 
 def write_json(path: Path, value: Any) -> None:
     """``value`` as readable JSON, whole or not at all."""
-    half = path.with_name(f".{path.name}.{os.getpid()}")
-    half.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    half.replace(path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -23,6 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import coatnet_search
 from coatnet_search.architecture import timm_bridge  # noqa: F401  # registers our networks with timm
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.sqlite_uri import sqlite_file
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.full.bundle import CONFIG, WEIGHTS, Bundle, read_bundle, write_bundle
 from coatnet_search.full.model_card import model_card
 from coatnet_search.record.mirror.uploads import clean_name
@@ -36,7 +38,7 @@ EXPERIMENT = "full training"
 def export_safetensors(bundle: Bundle, out: Path) -> list[Path]:
     """``model.safetensors``, ``config.json`` and the model card; timm has loaded the first two by then."""
     write_bundle(out, bundle.network, bundle.model, bundle.sight, bundle.class_names, bundle.loss, bundle.about)
-    (out / CARD).write_text(model_card(bundle), encoding="utf-8")
+    write_text(out / CARD, model_card(bundle))
     loaded = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
     check("timm", bundle, lambda images: _logits(loaded, images).numpy())
     return [out / WEIGHTS, out / CONFIG, out / CARD]
@@ -123,7 +125,8 @@ def _quiet() -> Iterator[None]:
 
 def _experiment(mlflow: Any, uri: str) -> None:
     """The experiment of full training; its artifacts lie beside an SQLite file, elsewhere the server decides."""
-    file = Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    found = sqlite_file(uri)
+    file = found.resolve() if found else None
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
     if mlflow.get_experiment_by_name(EXPERIMENT) is None:

@@ -11,24 +11,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from coatnet_search.architecture.arch import Arch
-from coatnet_search.architecture.build import CoAtNet, build, fit_tables, seeded_build
+from coatnet_search.architecture.build import CoAtNet, seeded_build
 from coatnet_search.architecture.cost import Count, cost, count_module
 from coatnet_search.architecture.family import DEPTHWISE, FAMILY, named_arch
 from coatnet_search.architecture.peer_spec import PeerSpec
-from coatnet_search.architecture.peers import TIMM, create, make_peer, native_size
+from coatnet_search.architecture.peers import TIMM, create, load_timm, make_peer, native_size, read_weights
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.architecture.timm_bridge import PAPER, from_timm
 from coatnet_search.architecture.timm_names import check_name, create_by_name
+from coatnet_search.architecture.trained_weights import Start, load_trained, without_prefixes
 from coatnet_search.architecture.weights import save_weights
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.schema import read_document
+from coatnet_search.core.whole_file import whole_file
 from coatnet_search.record.fold import read_trials, read_values, record_path
 from coatnet_search.study.load import study_of_values
 from coatnet_search.study.lookup import load_arch
@@ -37,7 +38,7 @@ from coatnet_search.training import checkpoint
 from coatnet_search.training.recipe import Recipe
 
 INHERITED = "inherited"  # as a source of weights
-HEAD = "head.fc."  # of our networks: the layer that goes where the number of classes changes
+PRETRAINED = "pretrained"
 _TIMM = "coatnet_search.timm"  # the key in a file's metadata
 FAR = 2.0  # a network with this many times fewer or more parameters than the nearest of the family has no size of it
 
@@ -97,39 +98,21 @@ class Network:
         set_drop_path(0.0)
         return model
 
-    def started(self, seed: int, recipe: Recipe, weights: str | None) -> tuple[nn.Module, list[str]]:
-        """A network with the weights of a source (see ``read_tensors``), and what had to be changed, as sentences: bias
-        tables of another image size are resized, another number of classes gets a new head.
+    def started(self, seed: int, recipe: Recipe, weights: str | None) -> tuple[nn.Module, Start | None]:
+        """A network with the weights of a source (see ``read_tensors``), and what was loaded.
 
         Raises InputError for weights of another network, SetupError for weights that are not here.
         """
+        model = self.build(seed, recipe)
         if weights is None:
-            return self.build(seed, recipe), []
-        if self.timm is not None:
-            return self._started_timm(seed, weights)
+            return model, None
         tensors = read_tensors(weights, self)
-        fresh = self.build(seed, recipe)
-        fitted, said = _fitted(tensors, fresh.state_dict(), self.shape.num_classes)
         try:
-            return build(self.shape, fitted), said
+            if self.timm is not None:
+                return model, load_timm(self.timm, model, self.shape, tensors)
+            return model, load_trained(model, tensors)
         except InputError as error:
             raise InputError(f"--weights {weights}: {error}") from None
-
-    def _started_timm(self, seed: int, weights: str) -> tuple[nn.Module, list[str]]:
-        path = _timm_file(self, weights)
-        overlay: dict[str, Any] = {"file": str(path)}
-        classes = _classes_of(self.timm or "", path)
-        if classes is not None:
-            overlay["num_classes"] = classes
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            try:
-                model = self._of_timm(pretrained=True, pretrained_cfg_overlay=overlay)
-            except (RuntimeError, SafetensorError) as error:
-                first = " ".join(str(error).splitlines()[:2])
-                raise InputError(f"--weights {weights}: weights of another network: {first[:200]}") from None
-        other = classes not in (None, self.shape.num_classes)
-        return model, [_new_head(classes or 0, self.shape.num_classes)] if other else []
 
     def save(self, model: nn.Module, path: Path) -> None:
         """Writes the model's tensors with what it is; the old file stays until the new is whole."""
@@ -137,10 +120,9 @@ class Network:
             assert isinstance(model, CoAtNet)
             save_weights(model, path)
             return
-        half = path.with_name(f".{path.name}.half")
         tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        save_file(tensors, half, metadata={_TIMM: self.timm, "format": "pt"})
-        half.replace(path)
+        with whole_file(path) as half:
+            save_file(tensors, half, metadata={_TIMM: self.timm, "format": "pt"})
 
     def to_dict(self) -> dict[str, Any]:
         return {"name": self.name, "shape": self.shape.to_dict(), "timm": self.timm, "promise": dict(self.promise)}
@@ -242,22 +224,40 @@ def family_size(network: Network) -> str | None:
 def read_tensors(source: str, network: Network) -> Mapping[str, Tensor]:
     """The state dict of a file of safetensors, of a folder that holds ``model.safetensors`` (of full training, or
     exported), or of an interrupted trial, ``RUN:ID``; ``inherited``: what the supernet of the network's own RUN has for
-    it. Raises InputError or SetupError that says what was expected."""
+    it; ``pretrained``: timm's own for one of its networks, from this machine's cache. Raises InputError or SetupError
+    that says what was expected."""
     if source == INHERITED:
         return _inherited(network)
+    if source == PRETRAINED:
+        return read_weights(_cached(network))
     path = Path(source)
     if path.is_dir():
         path = path / "model.safetensors"
     if path.suffix != ".safetensors" and not path.exists():
         return _of_trial(source)
     if not path.is_file():
-        raise SetupError(f"--weights: {path} is not there; give a .safetensors file, a folder with one, or RUN:ID")
+        raise SetupError(_nowhere(str(path)))
     tensors, metadata = read_file(path)
-    if _TIMM in metadata:
+    if metadata.get(_TIMM, network.timm) != network.timm:
         raise InputError(f"--weights: {path} holds timm's {metadata[_TIMM]}, not {network.name}")
-    if network.name.startswith(TIMM) and any(name.startswith("stages.0.blocks.") for name in tensors):
-        return _converted(network, path)
+    if network.timm is None and network.name.startswith(TIMM) and any(".blocks." in name for name in tensors):
+        return _converted(network, tensors)
     return tensors
+
+
+def _nowhere(source: str) -> str:
+    return (f"--weights: {source} is not there; give a .safetensors file, a folder with one, RUN:ID, or pretrained "
+            "(timm's own, where they are on this machine)")  # fmt: skip
+
+
+def _cached(network: Network) -> Path:
+    name = network.timm or network.name.removeprefix(TIMM)
+    if network.timm is None and not network.name.startswith(TIMM):
+        raise InputError(f"--weights {PRETRAINED}: {network.name} is no network of timm; give a file")
+    spec = PeerSpec(timm=name, evaluate="fine-tuned")
+    found = make_peer(spec, network.shape.image_size, network.shape.in_channels, network.shape.num_classes).weights
+    assert found is not None
+    return found
 
 
 def _inherited(network: Network) -> Mapping[str, Tensor]:
@@ -277,28 +277,33 @@ def _inherited(network: Network) -> Mapping[str, Tensor]:
     return nets.extract(trial.candidate)[1]
 
 
-def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file. Raises InputError where it is another kind of file, or damaged."""
+def _converted(network: Network, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights in timm's own names and shapes of one of its published CoAtNets, under ours; of the file's own image
+    size, channels and classes, so that what does not fit is seen where ours are loaded."""
+    name, plain = network.name.removeprefix(TIMM), without_prefixes(tensors, ())
+    head, first, table = (plain.get(key) for key in (*_TIMM_ENDS, _TIMM_TABLE))
+    shape = dataclasses.replace(
+        network.shape,
+        num_classes=network.shape.num_classes if head is None else head.shape[0],
+        in_channels=network.shape.in_channels if first is None else first.shape[1],
+        image_size=network.shape.image_size if table is None else 8 * (math.isqrt(table.shape[0]) + 1),
+    )
+    model = Network(name=network.name, timm=name, shape=shape).build(0)
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file: {error}") from None
+        load_timm(name, model, shape, plain)
+    except InputError as error:
+        raise InputError(f"--weights for {network.name}: {error}") from None
+    return {key: value for key, value in from_timm(model)[1].items() if head is not None or "head.fc." not in key}
 
 
-def _converted(network: Network, path: Path) -> Mapping[str, Tensor]:
-    """Weights in timm's own names and shapes of one of its published CoAtNets."""
-    theirs = Network(name=network.name, shape=network.shape, timm=network.name.removeprefix(TIMM))
-    classes = _classes_of(theirs.timm or "", path)
-    shape = dataclasses.replace(network.shape, num_classes=classes or network.shape.num_classes)
-    model, _ = dataclasses.replace(theirs, shape=shape)._started_timm(0, str(path))
-    return from_timm(model)[1]
+_TIMM_ENDS = ("head.fc.weight", "stem.conv1.weight")
+_TIMM_TABLE = "stages.2.blocks.0.attn.rel_pos.relative_position_bias_table"  # (2 S/16 - 1)^2 offsets
 
 
 def _of_trial(source: str) -> Mapping[str, Tensor]:
     run, colon, wanted = source.rpartition(":")
     if not colon or not record_path(Path(run)).is_file():
-        raise SetupError(f"--weights: {source} is not there; give a .safetensors file, a folder with one, or RUN:ID")
+        raise SetupError(_nowhere(source))
     trials = [one for one in read_trials(Path(run)) if wanted in (str(one.number), one.arch.id if one.arch else "")]
     if not trials:
         raise InputError(f"--weights: {run} has no trial {wanted!r}")
@@ -309,53 +314,3 @@ def _of_trial(source: str) -> Mapping[str, Tensor]:
                          "removed); train without --weights")  # fmt: skip
     prefix = "ema." if any(name.startswith("ema.") for name in found.tensors) else "model."
     return {name.removeprefix(prefix): value for name, value in found.tensors.items() if name.startswith(prefix)}
-
-
-def _fitted(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: int
-) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights for a network whose fresh state dict is ``own``, and what was changed."""
-    said = []
-    fitted = fit_tables(tensors, own)
-    resized = [name for name in fitted if fitted[name].shape != tensors[name].shape]
-    if resized:
-        sides = tensors[resized[0]].shape[-1], fitted[resized[0]].shape[-1]
-        said.append(
-            f"{len(resized)} relative-bias tables were resized, the first from {sides[0]} to {sides[1]} offsets"
-        )
-    head = f"{HEAD}weight"
-    if head in fitted and head in own and fitted[head].shape[0] != classes and fitted[head].ndim == own[head].ndim:
-        said.append(_new_head(fitted[head].shape[0], classes))
-        fitted |= {name: value for name, value in own.items() if name.startswith(HEAD)}
-    return fitted, said
-
-
-def _new_head(before: int, now: int) -> str:
-    return f"the weights tell {before} classes apart, the data has {now}: the head is new"
-
-
-def _timm_file(network: Network, source: str) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    if source == "pretrained":
-        assert network.timm is not None
-        spec = PeerSpec(timm=network.timm, evaluate="fine-tuned")
-        found = make_peer(spec, network.shape.image_size, network.shape.in_channels, network.shape.num_classes).weights
-        assert found is not None
-        return found
-    if not path.is_file():
-        raise SetupError(f"--weights: {path} is not there; give a .safetensors file, a folder with one, or pretrained "
-                         "(timm's own, where they are on this machine)")  # fmt: skip
-    return path
-
-
-def _classes_of(name: str, path: Path) -> int | None:
-    """The number of classes of a file of timm's weights; None where it has no classifier."""
-    if path.suffix != ".safetensors":
-        return None
-    default = timm.get_pretrained_cfg(name)
-    classifier = getattr(default, "classifier", None) if default else None
-    tensors, _ = read_file(path)
-    weight = tensors.get(f"{classifier}.weight")
-    return None if weight is None else int(weight.shape[0])

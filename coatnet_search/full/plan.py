@@ -187,7 +187,7 @@ def _document(name: str, values: dict[str, Any], sets: Sequence[str]) -> Documen
 
 def check(plan: Plan, device: torch.device, workers: int = 1) -> list[str]:
     """Everything that would end the training later: weights that do not fit, a warm-up longer than the run, a batch
-    that does not divide. Returns what is changed of the weights, as sentences."""
+    that does not divide. Returns what is loaded and what is changed of the weights, as sentences."""
     said: list[str] = []
     for stage in plan.stages:
         data = plan.load(stage.image_size)
@@ -204,7 +204,8 @@ def check(plan: Plan, device: torch.device, workers: int = 1) -> list[str]:
                              f"among {workers} workers in parts of {micro or 'any size'}; set "
                              "recipe.batch_size or recipe.micro_batch")  # fmt: skip
         if stage is plan.stages[0]:
-            _, said = plan.network.started(plan.seeds[0], stage.recipe, plan.weights)
+            _, start = plan.network.started(plan.seeds[0], stage.recipe, plan.weights)
+            said = start.sentences if start else []
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SetupError(f"--device {device}: torch sees {torch.cuda.device_count()} GPUs here")
     return said

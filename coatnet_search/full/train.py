@@ -16,7 +16,7 @@ import functools
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,14 @@ import torch
 from torch import nn
 
 import coatnet_search
+from coatnet_search.architecture.tensor_files import read_file
 from coatnet_search.core.csv_file import write_csv
 from coatnet_search.core.document import changes, dump, read_source
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.data.batches import Data
 from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
-from coatnet_search.full.networks import read_file
 from coatnet_search.full.plan import Plan, Stage
 from coatnet_search.full.scores import Scores, over_seeds, score
 from coatnet_search.training.device import chosen_precision, describe, device_id
@@ -69,7 +70,7 @@ def prepare_out(plan: Plan, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise InputError(f"{out} is not empty and holds no training; give another --out")
-        path.write_text(dump(values), encoding="utf-8")
+        write_text(path, dump(values))
     except OSError as error:
         raise SetupError(f"--out {out}: cannot be written: {error.strerror}") from None
 
@@ -140,9 +141,7 @@ def _guard(device: torch.device, group: ProcessGroup) -> StepGuard:
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
-    half = path.with_suffix(".half")
-    half.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    half.replace(path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(out: Path, seed: int, number: int) -> list[Row]:
@@ -166,8 +165,9 @@ def slow_loader(row: Row, workers: int) -> str | None:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
+def assess(plan: Plan, out: Path, device: torch.device, loaded: Sequence[str] = ()) -> dict[str, Any]:
     """Scores every seed's final weights on validation and test, and writes result.json, classes.csv and the bundle.
+    ``loaded``: what ``check`` says of the weights that training started from.
 
     Here, and nowhere else, the test split is opened. Raises SetupError where a seed's weights are missing.
     """
@@ -192,7 +192,7 @@ def assess(plan: Plan, out: Path, device: torch.device) -> dict[str, Any]:
         row["train_s"] = sum(one["epoch_s"] for n in range(len(plan.stages)) for one in read_rows(out, seed, n + 1))
         seeds.append(row)
     result = _result(plan, data, opened, seeds, device)
-    result |= _throughput(plan, out, device)
+    result |= {"weights_loaded": list(loaded), **_throughput(plan, out, device)}
     write_csv(out / CONFUSION, ("seed", "split", "class", "taken_for", "images"), confusions)
     write_csv(out / CLASSES, list(tables[0]), [line.values() for line in tables])
     model = _model(plan, stage_folder(out, plan.seeds[0], len(plan.stages)) / WEIGHTS)

@@ -3,6 +3,8 @@
 The record is the only truth about a study. ``journal.py`` has its file; this file says what the events mean.
 """
 
+import difflib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +40,7 @@ def _new_row(number: int) -> Row:
         "number": number, "key": None, "state": "pending", "candidate": None, "arch": None, "arch_id": None,
         "layout": None, "budget": {}, "origin": None, "exact": {}, "metrics": {}, "attributes": {}, "curve": {},
         "failure": None, "device": None, "timings": {}, "started_at": None, "ended_at": None,
+        "begun": 0, "killed": 0,
     }  # fmt: skip
 
 
@@ -59,11 +62,27 @@ def _started(row: Row, event: Event) -> None:
     row["exact"] = event.get("metrics") or {}
     row["started_at"] = row["started_at"] or event["time"]
     _reopen(row)
+    _begun(row, event)
+
+
+def _begun(row: Row, event: Event) -> None:
+    """A trial is in work; where that is the driver's own process (``here``), it ends with what the trial does to it."""
+    row["begun"] += bool(event.get("here"))
+
+
+def _interrupted(row: Row, event: Event) -> None:
+    """The process of a trial is gone, or leaves it by itself, which is no fault of the trial's."""
+    if event.get("counts"):
+        row["killed"] += 1
+    else:
+        row["begun"] = max(0, row["begun"] - 1)
 
 
 def _report(row: Row, event: Event) -> None:
     metrics = event["metrics"]
     row["key"] = row["key"] or event.get("key")
+    if metrics.get("epoch", math.inf) > max(row["curve"], default=0):  # it has come further than any try before
+        row["begun"] = min(row["begun"], 1)
     row["curve"][metrics.get("epoch", len(row["curve"]) + 1)] = metrics  # an epoch that is trained again replaces it
 
 
@@ -78,6 +97,7 @@ def _continued(row: Row, event: Event) -> None:
     row["exact"], timings = event.get("metrics") or {}, row["timings"]
     _reopen(row)
     row["timings"] = timings
+    _begun(row, event)
 
 
 def _terminal(row: Row, event: Event) -> None:
@@ -85,6 +105,7 @@ def _terminal(row: Row, event: Event) -> None:
     row["state"], row["ended_at"], row["failure"] = event["state"], event["time"], event.get("failure")
     row["metrics"] = {**row["exact"], **(event.get("metrics") or {})}
     row["device"], row["timings"] = event.get("device"), event.get("timings") or {}
+    row["begun"] = 0
 
 
 def _damaged(row: Row, _event: Event) -> None:
@@ -92,7 +113,7 @@ def _damaged(row: Row, _event: Event) -> None:
 
 
 _APPLY = {"started": _started, "report": _report, "paused": _paused, "continued": _continued, "terminal": _terminal,
-          "damaged": _damaged}  # fmt: skip
+          "damaged": _damaged, "resumed": _begun, "interrupted": _interrupted}  # fmt: skip
 
 
 def _curve(row: Row) -> list[Mapping[str, float]]:
@@ -161,6 +182,7 @@ def fold(events: Iterable[Event]) -> list[Trial]:
             failure=Failure(**row["failure"]) if row["failure"] else None,
             device=row["device"],
             timings=row["timings"],
+            tries=row["begun"] + row["killed"],
         )
         for row in fold_rows(events)
     ]
@@ -247,6 +269,16 @@ def study_of(run: str | Path) -> dict[str, Any]:
     return read_source(path).value if path.is_file() else {}
 
 
+def no_run(run: Path) -> str:
+    """What is said where a folder is no run's: which one was probably meant."""
+    known = sorted({str(path.parent) for place in (RUNS, run.parent) for path in place.glob("*/study.yaml")})
+    close = difflib.get_close_matches(str(run), known, n=1, cutoff=0.5)
+    close = close or [name for name in known if difflib.SequenceMatcher(None, Path(name).name, run.name).ratio() > 0.6]
+    hint = f"did you mean {close[0]}?" if close else f"runs here: {', '.join(known[:20])}" if known else "no runs here"
+    what = "no record of a run is there" if run.exists() else "no such folder"
+    return f"{run}: {what}; {hint}"
+
+
 def read_record(run: str | Path) -> pd.DataFrame:
     """A table with one row a trial, in order of number; a number that is missing is NaN.
 
@@ -257,9 +289,12 @@ def read_record(run: str | Path) -> pd.DataFrame:
     an epoch), arch (dict), attributes (dict). ``attrs`` has ``run``, ``study`` (its name) and,
     where they are known, ``num_val`` (validation images) and ``num_classes``.
 
-    Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions.
+    Metrics of a running trial are its exact costs; what it reported so far is its curve. Accuracies are fractions. A
+    study of which no trial was begun has no rows. Raises InputError where there is neither a record nor a study.
     """
     path = record_path(run)
+    if not path.is_file() and not study_path(run).is_file():
+        raise InputError(no_run(Path(run)))
     with uncollected():
         return named(frame_of(fold_rows(read_events(path))), path)
 

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.record.line import AROUND, CRC, SCHEMA, Event, OddLine, decode, encode, now
 
 NAME = "trials.jsonl"
@@ -286,6 +287,4 @@ def driver_lock(run: str | Path) -> Iterator[None]:
 
 def write_json(path: Path, value: object) -> None:
     """Replaces a small file in one step, so that a reader never sees half of it."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(value))

@@ -58,6 +58,7 @@ class Trial:
     failure: Failure | None = None
     device: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
+    tries: int = 0  # how often its process was killed, a driver's own only since it last came to a further epoch
 
     @property
     def kind(self) -> Kind:

@@ -7,6 +7,7 @@ the command line alone: no file can make this process import a name.
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import itertools
@@ -23,20 +24,23 @@ from torch import nn
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.build import CoAtNet, seeded_build
 from coatnet_search.architecture.cost import cost
+from coatnet_search.architecture.trained_weights import Start
 from coatnet_search.core.errors import InputError, SetupError, unknown
 from coatnet_search.data.batches import Data
 from coatnet_search.data.load import load_data
 from coatnet_search.record.trial import Failure, State
 from coatnet_search.search.task import Fault, Report, Task, checked, failure_of, finite
+from coatnet_search.search.user_code import contained, text_of
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import load_supernets
 from coatnet_search.supernet.inherit import InheritedNetworks
 from coatnet_search.training.budget import Budget
+from coatnet_search.training.compilation import check_compiler
 from coatnet_search.training.device import chosen_precision, describe, device_id
-from coatnet_search.training.device_lock import DeviceLock
+from coatnet_search.training.device_lock import DeviceLock, Watch, warn
 from coatnet_search.training.guard import Guard, Overrun
 from coatnet_search.training.loop import train
-from coatnet_search.training.measurements.conditions import Conditions, check_compiler
+from coatnet_search.training.measurements.conditions import Conditions
 from coatnet_search.training.measurements.repeat_until_calm import measure_calmly
 from coatnet_search.training.memory import limit_share, release
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
@@ -76,15 +80,19 @@ class Evaluator:
     """
 
     def __init__(self, study: Study, checkpoints: Path, device: str, threads: int = 1,
-                 group: ProcessGroup = SINGLE_PROCESS, together: Together | None = None) -> None:  # fmt: skip
+                 group: ProcessGroup = SINGLE_PROCESS, together: Together | None = None,
+                 watch: Watch = warn) -> None:  # fmt: skip
+        """``watch``: told while a trial waits for its device."""
         torch.set_num_threads(threads)  # the same everywhere, so that the same seed gives the same bits
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise SetupError("the study asks for a GPU and torch sees none; set resources.gpus to 0 to run on CPUs")
         self.study, self.checkpoints, self.device = study, checkpoints, torch.device(device)
         self._group, self._together = group, together
+        if study.recipe.compile:
+            check_compiler(self.device, study.recipe.compile)
         if study.file.measure and study.file.conditions.compile:
-            check_compiler(self.device)
-        self._lock = DeviceLock(device_id(self.device))
+            check_compiler(self.device, study.file.conditions.compile)
+        self._lock = DeviceLock(device_id(self.device), watch=watch)
         self._trainer = load_trainer(study.evaluator) if study.evaluator else None
         self._data: dict[int, Data] = {}
         self._peers = study.peers()
@@ -93,7 +101,12 @@ class Evaluator:
             None  # the last network with inherited weights, by its trial's key
         )
         self._storage = study.checkpoint_storage()
+        self._start: Start | None = None  # what the last peer began with
         self._never_recognised: list[int] = []  # the classes of which the trial's network knows no validation image
+
+    def waited_s(self) -> float:
+        """Seconds for which its trials have waited for the device."""
+        return self._lock.waited_s()
 
     def data(self, image_size: int) -> Data:
         """The study's data at an image size, kept for the next trial."""
@@ -113,7 +126,7 @@ class Evaluator:
         self._never_recognised = []
         limit_share(self.device, 1.0 if task.alone else self.study.file.resources.gpus)
         try:
-            with Guard(self.study.allowance) as guard:
+            with Guard(self.study.allowance, waited=self._lock.waited_s) as guard:
                 with guard.working():
                     final.update(self._costs(task))
                     if self.study.file.measure_when == "start" and not task.measured and not self._alone(task):
@@ -134,6 +147,8 @@ class Evaluator:
                 attributes["outside_limits"] = reasons
             elif reasons:
                 state, failure = "refused", Failure(kind="limit", message=reasons[0])
+            if task.peer and task.budget.epochs and self._start:
+                attributes["weights"] = self._start.sentences
             if not self._alone(task) and (task.budget.epochs or not task.peer):
                 self._check_objectives(final)
         except _Refused as refused:
@@ -160,11 +175,12 @@ class Evaluator:
             return
         if self._trainer:
             data = self.data(task.arch.image_size)
-            rows = self._trainer(task.arch, task.budget, data, self.device)  # it starts over where a rung was reached
-            for number, epoch in enumerate(itertools.islice(rows, task.until), 1):
+            asked = functools.partial(self._trainer, task.arch, task.budget, data, self.device)
+            rows = itertools.islice(contained(asked), task.until)  # it starts over where a rung was reached
+            for number, epoch in enumerate(rows, 1):
                 if not isinstance(epoch, Mapping):
-                    raise Fault("bad_report", f"the trainer gave {epoch!r:.40} in epoch {number}; it is to yield a "
-                                "mapping of metrics for each epoch")  # fmt: skip
+                    raise Fault("bad_report", f"the trainer gave {text_of(epoch, repr):.60} in epoch {number}; it is "
+                                "to yield a mapping of metrics for each epoch")  # fmt: skip
                 yield checked({"epoch": number, **epoch, NEVER_RECOGNISED: None})  # our loop's rows, handed on
         elif task.budget.epochs:
             data, folder = self.data(task.arch.image_size), self.checkpoints / task.key
@@ -234,7 +250,8 @@ class Evaluator:
             peer = self._peers[task.peer]
             with torch.random.fork_rng(devices=[]):  # the seed decides the weights, and nothing else changes
                 torch.manual_seed(task.budget.seed)
-                return peer.build(drop_path=self.study.peer_recipe(peer).drop_path).to(self.device)
+                model, self._start = peer.started(drop_path=self.study.peer_recipe(peer).drop_path)
+                return model.to(self.device)
         model = seeded_build(task.arch, task.budget.seed, drop_path=recipe.drop_path, init=recipe.init)
         return model.to(self.device)
 

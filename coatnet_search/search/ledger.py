@@ -24,7 +24,9 @@ from coatnet_search.study.study import Study
 class Ledger:
     """``trials``: all of them by number, as the record has them."""
 
-    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial]) -> None:
+    def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], *, here: bool = False) -> None:
+        """``here``: trials run in this process, which ends with what one of them does to it."""
+        self._here = here
         self._run, self._record, self._storage = run, record, study.checkpoint_storage()
         self.trials = {trial.number: trial for trial in trials if trial.number is not None}
 
@@ -65,7 +67,7 @@ class Ledger:
             "candidate": trial.candidate, "arch": arch.to_dict() if arch else None,
             "arch_id": arch.id if arch else None, "layout": cell.layout,
             "budget": dataclasses.asdict(cell.budget), "metrics": trial.metrics,
-            "attributes": trial.attributes, "origin": origin,
+            "attributes": trial.attributes, "origin": origin, "here": self._here,
         })  # fmt: skip
         return trial
 
@@ -80,8 +82,13 @@ class Ledger:
         lasting = {name: value for name, value in trial.metrics.items() if name not in shown and name != "error"}
         going = dataclasses.replace(trial, state="running", metrics=lasting,
                                     attributes={**trial.attributes, **attributes})  # fmt: skip
-        self._put(going, "continued", {"metrics": lasting, "attributes": attributes, "chance_of_layout": chance})
+        self._put(going, "continued", {"metrics": lasting, "attributes": attributes, "chance_of_layout": chance,
+                                         "here": self._here})  # fmt: skip
         return going
+
+    def resume(self, trial: Trial, *, here: bool | None = None) -> None:
+        """A trial is taken up again that an earlier process has left."""
+        self._put(trial, "resumed", {"here": self._here if here is None else here})
 
     def interrupted(self, trial: Trial, failure: Failure, counts: bool) -> None:
         """The process of a running trial is gone."""

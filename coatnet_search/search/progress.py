@@ -71,6 +71,10 @@ class Progress:
             self._warned = line
             self._screen.line(f"warning: {line}")
 
+    def say(self, text: str) -> None:
+        """A line of its own, such as for whom a trial waits."""
+        self._screen.line(f"note: {text}")
+
     def _line(self, trial: Trial) -> str:
         if trial.failure:
             return f"#{trial.number} {self._name(trial)} {trial.state}: {trial.failure}"

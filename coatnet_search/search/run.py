@@ -36,7 +36,7 @@ from coatnet_search.study.feasible import check_feasible
 from coatnet_search.study.fork import check_source
 from coatnet_search.study.fork import fork as copy_trials
 from coatnet_search.study.load import load_study
-from coatnet_search.study.planned_trials import planned, regime_sizes
+from coatnet_search.study.planned_trials import PlannedTrial, planned, regime_sizes
 from coatnet_search.study.run_folder import code_version, prepare_run
 from coatnet_search.study.study import Study
 from coatnet_search.supernet.folder import parts
@@ -91,6 +91,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         _check_machine(study)
     checked = study if study.summary else study.with_data()
     cells = planned(checked)  # what no run can meet is refused before anything is written
+    loaded = _weights_of_peers(checked, cells)
     check_feasible(checked)
     check_audit(checked)
     source = runs / checked.name
@@ -109,8 +110,8 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
         ray = nullcontext() if local else joined(address)
         with ray, Record(folder) as record:
             events = read_events(folder)
-            session = Session(checked, folder, record, fold(events), cells, hours_of(events))
-            session.notes += [*([forked] if forked else []), *_changed_code(events)]
+            session = Session(checked, folder, record, fold(events), cells, hours_of(events), here=local)
+            session.notes += [*([forked] if forked else []), *_changed_code(events), *loaded]
             with _mirror(checked, folder) as mirror:
                 if not session.searched and not _supernet_is_here(checked, folder, local, address, deadline):
                     session.stopping = True
@@ -125,6 +126,13 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
     return Outcome(run=folder, complete=session.complete, finished=len(session.finished) - stopped, failed=failed,
                    wanted=session.wanted, stopped=stopped, settled=session.settled,
                    ended_early=session.ended_early, note=note)  # fmt: skip
+
+
+def _weights_of_peers(study: Study, cells: Sequence[PlannedTrial]) -> list[str]:
+    """What is loaded into each peer that is fine-tuned, in words. Raises InputError where its weights do not fit."""
+    peers = {cell.peer.label: cell.peer for cell in cells if cell.peer and cell.peer.weights}
+    starts = {label: peer.started(drop_path=study.peer_recipe(peer).drop_path)[1] for label, peer in peers.items()}
+    return [f"{label}: {'; '.join(start.sentences)}" for label, start in starts.items() if start]
 
 
 def _drive(
@@ -230,31 +238,39 @@ def _changed_code(events: Sequence[Event]) -> list[str]:
 
 
 def _run_here(session: Session, folder: Path, progress: Progress) -> None:
-    evaluator = _evaluator(session.study, folder)
+    evaluator = _evaluator(session.study, folder, progress)
     while task := session.next():
-        with closing_reports(evaluator.run(task)) as reports:
-            for report in reports:
-                session.take(task, report)
-                progress.saw(task.number)
-                if session.stopping and report.state is None:
-                    return
+        try:
+            with closing_reports(evaluator.run(task)) as reports:
+                for report in reports:
+                    session.take(task, report)
+                    progress.saw(task.number)
+                    if session.stopping and report.state is None:
+                        return session.leave(task)
+        except BaseException:
+            with contextlib.suppress(SetupError):  # where the record cannot be written, that is what is told
+                session.leave(task)
+            raise
 
 
-def _evaluator(study: Study, folder: Path) -> Evaluator:
+def _evaluator(study: Study, folder: Path, progress: Progress) -> Evaluator:
     resources = study.file.resources
     device = "cuda" if resources.gpus else "cpu"
-    return Evaluator(study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)))
+    return Evaluator(study, folder / "checkpoints", device, threads=max(1, math.floor(resources.cpus)),
+                     watch=lambda _seconds, sentence: progress.say(sentence) if sentence else None)  # fmt: skip
 
 
 def _measure_here(session: Session, folder: Path, deadline: float | None) -> None:
     """``measure_when: end``: the finished trials one after another in this process, on this machine's device. One that
     cannot be measured keeps its result, and its attributes say why."""
-    evaluator = _evaluator(session.study, folder)
     with Progress(session, 1) as progress, stop_signals(session, deadline):
+        evaluator = _evaluator(session.study, folder, progress)
         for task in session.unmeasured():
             if session.stopping:
                 return
             try:
+                if not session.measure(task):
+                    raise Fault("killed", "its process ended while it was measured, as often as faults.retries allows")
                 metrics, attributes = evaluator.measure(task)
             except (MeasurementFailed, Fault) as error:
                 metrics, attributes = {}, {"conditions": {}, "not_measured": str(error)}

@@ -35,10 +35,11 @@ class Session:
     """Hands out the tasks of a study and keeps its record. One driver, one thread."""
 
     def __init__(self, study: Study, run: Path, record: Record, trials: Sequence[Trial], cells: Sequence[PlannedTrial],
-                 hours: float = 0.0) -> None:  # fmt: skip
-        """``hours``: for which earlier sessions ran."""
+                 hours: float = 0.0, *, here: bool = False) -> None:  # fmt: skip
+        """``hours``: for which earlier sessions ran; ``here``: trials run in this process. Raises SetupError where all
+        trials fail alike."""
         self.study, self.run = study, run
-        self._ledger = Ledger(study, run, record, trials)
+        self._ledger = Ledger(study, run, record, trials, here=here)
         self._hours, self._begun = hours, time.monotonic()
         self.notes: list[str] = []  # what a person should be told once
         self.stopping = False
@@ -54,7 +55,7 @@ class Session:
         self._order = Ordering(self._planned, study.file.settle, study.summary.num_val if study.summary else None)
         self._audit = AuditPlan(study) if study.file.audit else None
         self._searches = study.file.equal_cost is None
-        self._tries: Counter[int] = Counter()
+        self._tries = Counter({trial.number: trial.tries for trial in trials if trial.number is not None})
         self._given: set[int] = set()  # the trials that are being run
         self._crowded: deque[int] = deque()  # those that ran out of memory beside others, to be run alone
         self._alone: int | None = None  # the one that runs alone
@@ -63,6 +64,21 @@ class Session:
             self._problem = study.problem()
             self._strategy = make_strategy(study.file.search.strategy, **study.file.search.options)
         self._ledger.open(study.name)
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Waiting trials with which processes have ended as often as is asked have failed, and the search goes on."""
+        for trial in [trial for trial in self._waiting if self._tried_enough(trial)]:
+            self._waiting.remove(trial)
+            count, allowed = self._tries[number_of(trial)], self.study.file.faults.retries
+            times = "once" if count == 1 else f"{count} times"
+            failure = Failure(kind="killed", message=f"its process ended {times} without a further epoch or a failure "
+                              f"that it could report (faults.retries: {allowed})")  # fmt: skip
+            self.notes.append(f"trial {trial.number} ({trial.label}) failed, {failure}; the search goes on without it")
+            self.take(self._task(trial), Report(metrics={}, state="failed", failure=failure))
+
+    def _tried_enough(self, trial: Trial) -> bool:
+        return self._tries[number_of(trial)] > self.study.file.faults.retries
 
     @property
     def trials(self) -> Mapping[int, Trial]:
@@ -157,7 +173,9 @@ class Session:
 
     def _next(self) -> Task | None:
         if self._waiting:
-            return self._task(self._waiting.popleft())
+            waiting = self._waiting.popleft()
+            self._ledger.resume(waiting)
+            return self._task(waiting)
         return (
             self._go_on() or self._new() or self._go_on() or self._compare() or self._replicate() or self._train_alone()
         )
@@ -374,11 +392,16 @@ class Session:
         been tried often enough. ``counts``: whether it is the trial that may be to blame, not a node that was lost."""
         self._ended(task)
         self._tries[task.number] += counts
-        if self._tries[task.number] > self.study.file.faults.retries:
+        if self._tried_enough(self.trials[task.number]):
             self.take(task, Report(metrics={}, state="failed", failure=failure))
             return
         self._ledger.interrupted(self.trials[task.number], failure, counts)
         self._waiting.appendleft(self.trials[task.number])
+
+    def leave(self, task: Task) -> None:
+        """This process ends before the trial that it runs has ended, by no fault of the trial's."""
+        if self.trials[task.number].state not in (*TERMINAL, "paused"):
+            self._ledger.interrupted(self.trials[task.number], Failure(kind="left", message="the driver ended"), False)
 
     def unmeasured(self) -> list[Task]:
         """The finished trials whose measuring was left for the end."""
@@ -388,6 +411,13 @@ class Session:
         left = [trial for trial in self.finished
                 if trial.state == "done" and trial.kind != AUDIT and "conditions" not in trial.attributes]  # fmt: skip
         return [self._task(trial) for trial in left]
+
+    def measure(self, task: Task) -> bool:
+        """Whether a finished trial may be measured here: not where processes have ended with that too often."""
+        if self._tried_enough(self.trials[task.number]):
+            return False
+        self._ledger.resume(self.trials[task.number], here=True)
+        return True
 
     def measured(self, task: Task, metrics: Mapping[str, float], attributes: Mapping[str, Any]) -> None:
         """What was measured of a finished trial: its last event again, with more in it."""

@@ -12,6 +12,7 @@ import torch
 from coatnet_search.architecture.arch import Arch, Candidate
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.trial import Failure, State
+from coatnet_search.search.user_code import text_of
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.guard import Overrun
 from coatnet_search.training.loop import TrainingFailed
@@ -68,10 +69,11 @@ def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics as floats, without those that are None. Raises Fault for what is no number, NaN, infinite, or outside
     what the metric can be."""
     clean: dict[str, float] = {}
-    at = f" in epoch {metrics['epoch']}" if "epoch" in metrics else ""
-    for name, value in metrics.items():
+    at = f" in epoch {text_of(metrics['epoch'])}" if "epoch" in metrics else ""
+    for key, value in metrics.items():
         if value is None:  # not known
             continue
+        name = text_of(key)
         number = _number(name, value, at)
         if not math.isfinite(number):
             raise Fault("nan", f"{name} is {number}{at}")
@@ -79,7 +81,7 @@ def checked(metrics: Mapping[str, Any]) -> dict[str, float]:
             raise Fault("measurement", f"{name} is {number:g}{at}; it is a fraction from 0 to 1")
         if name in _POSITIVE and number <= 0:
             raise Fault("measurement", f"{name} is {number:g}{at}; it must be positive")
-        clean[str(name)] = int(number) if name == "epoch" else number
+        clean[name] = int(number) if name == "epoch" else number
     return clean
 
 
@@ -100,17 +102,17 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def failure_of(error: Exception | SystemExit | Overrun) -> Failure:
+def failure_of(error: BaseException) -> Failure:
     """Why a trial failed, from what it raised."""
     if isinstance(error, SystemExit):
-        return Failure(kind="exit", message=f"the trainer called exit with code {error.code}")
+        return Failure(kind="exit", message=f"the trainer called exit with code {text_of(error.code)}"[:500])
     kind = getattr(error, "kind", None)
     if isinstance(error, torch.OutOfMemoryError):
         kind = "out_of_memory"
     elif kind is None and isinstance(error, (InputError, SetupError)):
         kind = "bad_input"
     own = isinstance(error, (Fault, TrainingFailed, Overrun, InputError, SetupError))
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(text_of(error).split()) or type(error).__name__
     trace = None if own else "".join(traceback.format_exception(error))[-4000:]
     return Failure(kind=kind or "error", message=message if own else f"{type(error).__name__}: {message}"[:500],
                    traceback=trace)  # fmt: skip

@@ -9,7 +9,7 @@ from coatnet_search.architecture.family import named_arch
 from coatnet_search.architecture.files import read_arch
 from coatnet_search.architecture.peers import TIMM
 from coatnet_search.core.errors import InputError, unknown
-from coatnet_search.record.fold import read_trials, record_path
+from coatnet_search.record.fold import no_run, read_trials, record_path
 from coatnet_search.space.family_grid import AT, resized
 
 _PREFIX = re.compile(r"[0-9a-f]{3,10}")  # of an arch id
@@ -46,7 +46,7 @@ def load_arch(
 
 def _from_run(run: Path, wanted: str) -> Arch:
     if not record_path(run).is_file():
-        raise InputError(f"{run}:{wanted}: {record_path(run)} is not there; expected RUN:ID, as runs/quickstart:12")
+        raise InputError(f"{run}:{wanted}: {no_run(run)}; expected RUN:ID, as runs/quickstart:12")
     trials = [trial for trial in read_trials(run) if trial.arch]
     archs = {trial.arch.id: trial.arch for trial in trials if trial.arch}
     numbers = {str(trial.number): trial.arch for trial in trials if trial.arch}

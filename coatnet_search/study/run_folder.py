@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import coatnet_search
 from coatnet_search.core.document import dump
 from coatnet_search.core.errors import InputError
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.record.fold import RUNS, read_values
 from coatnet_search.study.load import study_of_values
 from coatnet_search.study.study import Study
@@ -35,9 +35,7 @@ def prepare_run(study: Study, runs: Path = RUNS) -> Path:
             raise InputError(f"{run} holds another study: {'; '.join(changes[:5])}. Give the same file and --set as "
                              f"before, or --fork NAME for a new study that starts with what still holds")  # fmt: skip
     run.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    temporary.write_text(dump(values), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, dump(values))
     return run
 
 

@@ -15,6 +15,7 @@ from coatnet_search.core.errors import unknown
 from coatnet_search.core.keys import (
     FORM,
     BatchSize,
+    Compile,
     Constant,
     Count,
     CountOrZero,
@@ -40,8 +41,8 @@ class ConditionsSpec:
     """Of weights and activations; in training, of activations. auto: bfloat16 on a GPU that has it, else float32."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """How images and weights of convolutions lie in memory."""
-    compile: Switch = False
-    """true: by torch.compile."""
+    compile: Compile = False
+    """default: by torch.compile (true means the same, false off); graphs: and replayed as CUDA graphs."""
     fold: Switch = False
     """true: BatchNorms are folded into convolutions, for inference."""
 
@@ -125,7 +126,8 @@ class FaultsSpec:
     memory_gib: Positive | None = None
     """Most memory of a trial's process and its children; null: what the machine has."""
     retries: CountOrZero = 1
-    """How often a trial whose process was killed is tried again, from its last checkpoint. Lost nodes do not count."""
+    """How often a trial whose process was killed is tried again, from its last checkpoint, also when the command is run
+    again. Lost nodes do not count."""
     equal_failures: Count = 3
     """So many first trials that all fail alike end the search; so do 4 times as many in a row, later on."""
     checkpoints_gib: Positive | None = None

@@ -22,6 +22,7 @@ from coatnet_search.architecture.arch import Arch, Candidate
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.document import changes
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.core.whole_file import write_text
 from coatnet_search.space.space import Space
 from coatnet_search.supernet.blueprint import memory_needed
 from coatnet_search.supernet.memory import Memory
@@ -209,6 +210,4 @@ def _write(path: Path, found: Mapping[str, Any]) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """A reader sees the old file or the new one, never half of it."""
-    half = path.with_suffix(".half")
-    half.write_text(text, encoding="utf-8")
-    half.replace(path)
+    write_text(path, text)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coatnet_search.core.canonical import canonical_json
 from coatnet_search.core.errors import InputError
+from coatnet_search.core.whole_file import whole_file
 
 KEPT = 2
 Identity = Mapping[str, str]
@@ -81,16 +82,10 @@ def _place(folder: Path, epoch: int) -> Path:
 
 
 def _write(final: Path, write: Any) -> None:
-    temporary = final.with_name(f".{final.name}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
+    with whole_file(final) as half:
+        write(half)
+        with half.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(final)
-    except SafetensorError as error:  # how a full disk shows there
-        raise OSError(f"{error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
     handle = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(handle)  # the rename itself
@@ -127,5 +122,5 @@ def _forget_older(folder: Path) -> None:
     for note in sorted(folder.glob("epoch-*.json"))[:-KEPT]:
         note.unlink()
         note.with_suffix(".safetensors").unlink(missing_ok=True)
-    for left in folder.glob(".epoch-*.tmp"):
+    for left in folder.glob(".epoch-*"):
         left.unlink()

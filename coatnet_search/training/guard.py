@@ -54,9 +54,13 @@ class Allowance:
 
 
 class Guard:
-    """Watches one trial of the main thread; a context manager. ``working`` says when the trial computes."""
+    """Watches one trial of the main thread; a context manager. ``working`` says when the trial computes; ``waited``
+    tells seconds that count for nothing, as the trial waits for its device."""
 
-    def __init__(self, allowance: Allowance, memory: Callable[[], int] | None = None) -> None:
+    def __init__(self, allowance: Allowance, memory: Callable[[], int] | None = None,
+                 waited: Callable[[], float] = lambda: 0.0) -> None:  # fmt: skip
+        self._waited = waited
+        self._waited_before = self._waited_at_report = waited()
         self._allowance, self._memory = allowance, memory or (lambda: resident_bytes(os.getpid()))
         self._begin = self._reported = time.monotonic()
         self._done, self._armed = threading.Event(), False
@@ -93,13 +97,14 @@ class Guard:
                     item = next(iterator)
                 except StopIteration:
                     return
-            self._reported = time.monotonic()
+            self._reported, self._waited_at_report = time.monotonic(), self._waited()
             yield item
 
     def _broken(self) -> Overrun | None:
-        moment = time.monotonic()
+        moment, waited = time.monotonic(), self._waited()
         memory = self._memory() if self._allowance.memory_bytes is not None else 0
-        return self._allowance.broken(moment - self._begin, moment - self._reported, memory)
+        return self._allowance.broken(moment - self._begin - (waited - self._waited_before),
+                                      moment - self._reported - (waited - self._waited_at_report), memory)  # fmt: skip
 
     def _watch(self) -> None:
         times = [limit for limit in (self._allowance.wall_s, self._allowance.silent_s) if limit is not None]

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from coatnet_search.core.errors import InputError
+from coatnet_search.training.compilation import GraphedSteps, check_compiler, compiled_by_block
 from coatnet_search.training.device import exact_float32
 from coatnet_search.training.heap import keep_memory
-from coatnet_search.training.measurements.conditions import check_compiler
 from coatnet_search.training.process_group import ProcessGroup
 from coatnet_search.training.recipe import Recipe
 
@@ -52,11 +52,15 @@ def _running(model: nn.Module) -> Iterator[nn.Module]:
 def called(model: nn.Module, recipe: Recipe, device: torch.device, group: ProcessGroup) -> nn.Module:
     """What a training step calls: the model, compiled and shared among workers as asked, with the same parameters.
 
-    Raises SetupError where there is no compiler.
+    Raises SetupError where there is no compiler, and InputError for graphs that several workers would share.
     """
     if recipe.compile:
-        check_compiler(device)
-        model = torch.compile(model)  # type: ignore[assignment]
+        check_compiler(device, recipe.compile)
+        model = compiled_by_block(model)
+    if recipe.compile == "graphs":
+        if group.size > 1:
+            raise InputError(f"recipe.compile: graphs is for one worker, and {group.size} train; write default")
+        return GraphedSteps(model)
     return group.wrap(model, device)
 
 

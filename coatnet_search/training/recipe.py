@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from coatnet_search.core.checks import COMPILE
 from coatnet_search.core.errors import InputError, unknown
 from coatnet_search.training.paper_recipes import PAPER
 
@@ -50,7 +51,7 @@ class Recipe:
     # on a GPU its half, quarter, ... where the memory is too small, found by a probe and told in each epoch's row
     micro_batch: int | Literal["auto"] = 0
     grad_checkpointing: bool = False  # keep block inputs alone and compute the rest again: less memory, more time
-    compile: bool = False  # by torch.compile
+    compile: bool | Literal["graphs"] = False  # off, or default (true): by torch.compile; graphs: and as CUDA graphs
     # classes of few images: all count alike by ``weights`` of the loss (which ``clip_norm`` weakens where a batch has
     # few of their images), or by ``sampling`` as many images of each in an epoch
     class_balance: Literal["none", "weights", "sampling"] = "none"
@@ -217,6 +218,10 @@ def _checked(key: str, kind: Any, given: Any) -> Any:
         if given == AUTO:
             return AUTO
         kind = int
+    if key == "compile":
+        if isinstance(given, bool):
+            return given
+        return COMPILE[_expect(isinstance(given, str) and given in COMPILE, key, f"one of {', '.join(COMPILE)}", given)]
     choices = typing.get_args(kind)
     if choices:
         return _expect(given in choices, key, f"one of {', '.join(choices)}", given)
@@ -245,6 +250,8 @@ def _check_together(recipe: Recipe) -> None:
     if isinstance(recipe.micro_batch, int) and recipe.micro_batch and recipe.batch_size % recipe.micro_batch:
         raise InputError(f"recipe.micro_batch: {recipe.micro_batch} does not divide recipe.batch_size, "
                          f"{recipe.batch_size}; every step takes the whole batch")  # fmt: skip
+    if recipe.compile == "graphs" and recipe.grad_checkpointing:
+        raise InputError("recipe.compile: graphs cannot be captured with recipe.grad_checkpointing; write default")
 
 
 def schedule(recipe: Recipe, *, epochs: int, steps_per_epoch: int) -> Callable[[int], float]:

@@ -1,6 +1,7 @@
 """Search: the trials of a study, by whatever was measured of them; a click opens the architecture."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from coatnet_search.analysis.insights import LAYOUT, LEAST, candidates, marginal
 from coatnet_search.core.quantities import axis_title, heading, quality, quantity, scale
 from coatnet_search.figures.insights import figures as insight_figures
 from coatnet_search.figures.insights import marks as insight_marks
+from coatnet_search.figures.insights.summary import empty, not_ranked
 from coatnet_search.figures.search import figures, marks
 from coatnet_search.figures.search.summary import answer, failures, notices, spreadsheet_safe
+from coatnet_search.figures.sections import Sections
 from runs_on_disk import Run, Site, draw, theme, watch, words
 from views import architecture
 
@@ -134,9 +137,12 @@ def _parallel(run: Run, rows: pd.DataFrame) -> None:
 def _dimensions(run: Run, rows: pd.DataFrame) -> None:
     """Of all trials whatever the filters leave: so it is asked once of each record."""
     done = len(comparable(run.frame, run.objectives))
-    ranked, effects = _ranked(str(run.path), run.version[0], done, run)
+    ranked, effects, said = _ranked(str(run.path), run.version[0], done, run)
+    for text in said:
+        st.info(words(text))
     if ranked.empty:
-        st.info(f"{done} comparable trials cannot tell dimensions apart; at least {LEAST} that differ are needed.")
+        if not said:
+            st.info(f"{done} comparable trials cannot tell dimensions apart; at least {LEAST} that differ are needed.")
         return
     of = f"a fixed sample of {MOST:,} of the {done:,}" if done > MOST else f"the {done:,}"
     st.caption(f"From {of} comparable trials, whatever the filters on the left. The first figure is of shares (fANOVA, "
@@ -147,9 +153,14 @@ def _dimensions(run: Run, rows: pd.DataFrame) -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner="ranking the dimensions")
-def _ranked(path: str, inode: int, done: int, _run: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Some seconds; asked again when another trial can be compared, not with each epoch that is reported."""
-    return importance(_run.frame, _run.objectives), marginals(_run.frame, _run.objectives)
+def _ranked(path: str, inode: int, done: int, _run: Run) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+    """Some seconds; asked again when another trial can be compared, not with each epoch that is reported. With it what
+    took longer than a section may."""
+    parts, frame, objectives = Sections(), _run.frame, _run.objectives
+    ranked = parts.make("which dimensions matter", lambda: importance(frame, objectives), partial(empty, "importance"))
+    effects = parts.make("what each choice does at equal cost", lambda: marginals(frame, objectives),
+                         partial(empty, "marginals"))  # fmt: skip
+    return ranked, effects, [*parts.left_out, *not_ranked(ranked)]
 
 
 def _growth(run: Run, rows: pd.DataFrame) -> None:

@@ -141,7 +141,7 @@ def test_depth_adds_equal_blocks():
 def test_a_size_that_a_stride_does_not_divide_has_no_cost(arch):
     assert arch.problems()
 
-    with pytest.raises(InputError, match="does not divide"):
+    with pytest.raises(InputError, match="is not a multiple of the strides"):
         cost(arch)
 
 
@@ -275,3 +275,40 @@ def test_processes_that_count_at_once_leave_whole_lines(own_cache):
 def test_a_cost_without_parts_is_still_a_cost():
     assert Cost(1, 2, 3).as_metrics() == {"params": 1, "macs": 2, "activations": 3}
     assert dataclasses.replace(cost(small()), parts=()) == Cost(*list(cost(small()).as_metrics().values()))
+
+
+ILLEGAL = {
+    "heads that do not divide": (Stage(block="T", depth=1, width=30, stride=2, head_size=8), "divides width 30, got 8"),
+    "no head": (Stage(block="T", depth=1, width=32, stride=2, head_size=0), "divides width 32, got 0"),
+    "half a head": (Stage(block="T", depth=1, width=32, stride=2, head_size=8.5), "divides width 32, got 8.5"),
+    "an even kernel": (Stage(block="C", depth=1, width=32, stride=2, kernel=4), "kernel must be an odd whole number"),
+    "nothing inside": (Stage(block="F", depth=1, width=32, stride=2, expand=0), "expand must be at least 1"),
+    "more squeezed than there is": (Stage(block="C", depth=1, width=32, stride=2, se_ratio=5), "between 0 and 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ask", [cost, build])
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_what_cannot_be_built_has_no_cost_either_and_both_say_why(name, ask):
+    stage, reason = ILLEGAL[name]
+    arch = Arch(image_size=32, stem=Stem(depth=1, width=8, stride=1), stages=(stage, stage))
+
+    with pytest.raises(InputError) as caught:
+        ask(arch)
+
+    assert str(caught.value).startswith(f"architecture {arch.id}: stage 1 (")
+    assert str(caught.value).count(reason) == 2, "each stage has its own reason"
+
+
+@pytest.mark.parametrize("what", [None, "C-C-T-T", {"image_size": 32}])
+@pytest.mark.parametrize("ask", [cost, build])
+def test_what_is_no_architecture_is_told_what_was_expected(what, ask):
+    with pytest.raises(InputError, match="expected an Arch, such as load_arch gives; got"):
+        ask(what)
+
+
+def test_sizes_that_no_machine_holds_and_norms_that_divide_by_nothing_are_refused_where_they_are_written():
+    with pytest.raises(InputError, match=r"width: expected at most 1,048,576, got 1e\+09"):
+        Stage(block="C", depth=1, width=10**9)
+    with pytest.raises(InputError, match="norm_eps: expected a number above 0, got -1"):
+        Stage(block="C", depth=1, width=8, norm_eps=-1)

@@ -12,6 +12,7 @@ from coatnet_search.analysis.choose import choose, write_choices
 from coatnet_search.analysis.published_points import published
 from coatnet_search.architecture.peer_spec import PeerSpec
 from coatnet_search.architecture.peers import make_peer
+from coatnet_search.architecture.trained_weights import Start
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.figures.report import write_report
 from coatnet_search.record.fold import read_record, read_trials
@@ -110,7 +111,92 @@ def test_weights_of_another_network_are_refused_with_three_of_the_mismatches(tmp
     with pytest.raises(InputError) as caught:
         make_peer(spec, 32, 3, 10).build()
 
-    assert "holds other weights" in str(caught.value) and str(caught.value).count(";") == 2
+    assert "weights of another network" in str(caught.value) and str(caught.value).count(": missing") == 3
+
+
+def start_from(tensors: dict[str, torch.Tensor], folder: Path, name: str = "resnet10t", **ends: int) -> Start:
+    save_file({key: value.clone() for key, value in tensors.items()}, folder / "file.safetensors")
+    spec = PeerSpec(timm=name, evaluate="fine-tuned", weights=str(folder / "file.safetensors"))
+    start = make_peer(spec, ends.get("side", 32), ends.get("channels", 3), 10).started()[1]
+    assert start is not None
+    return start
+
+
+def test_half_of_the_tensors_a_foreign_one_or_none_are_refused(tmp_path: Path) -> None:
+    whole = timm.create_model("resnet10t").state_dict()
+    wrong = {
+        "foo": {"foo": torch.zeros(3)},
+        "half": dict(list(whole.items())[::2]),
+        "one more": {**whole, "layer9.weight": torch.zeros(3)},
+        "one of another shape": {**whole, "layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)},
+    }
+
+    for tensors in wrong.values():
+        with pytest.raises(InputError, match=r"weights of another network, \d+ of its 86 tensors fit: .*nothing was"):
+            start_from(tensors, tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.model."])
+def test_what_wrappers_put_before_the_names_is_taken_off(prefix: str, tmp_path: Path) -> None:
+    whole = timm.create_model("resnet10t").state_dict()
+
+    start = start_from({prefix + name: value for name, value in whole.items()}, tmp_path)
+
+    assert (start.loaded, start.tensors) == (84, 86)
+    assert start.changes == ("the weights tell 1000 classes apart, the data has 10: the head is new",)
+
+
+def test_weights_without_a_head_and_for_other_channels_fit_and_both_are_said(tmp_path: Path) -> None:
+    body = {name: value for name, value in timm.create_model("resnet10t").state_dict().items() if name[:3] != "fc."}
+
+    start = start_from(body, tmp_path, channels=1)
+
+    assert (start.loaded, start.tensors) == (84, 86)
+    assert start.changes == ("conv1.0.weight was fitted from 3 to 1 channels", "the weights have no head: it is new")
+
+
+def test_tables_of_another_image_size_are_resized_by_timms_own_filter_and_counted(tmp_path: Path) -> None:
+    whole = timm.create_model("vit_tiny_patch16_224", num_classes=10, img_size=64).state_dict()
+
+    start = start_from(whole, tmp_path, "vit_tiny_patch16_224", side=32)
+
+    assert start.loaded == start.tensors == len(whole)
+    assert start.changes == ("1 tables were resized, the first, pos_embed, from (1, 17, 192) to (1, 5, 192)",)
+
+
+def test_a_network_whose_loader_is_not_strict_is_compared_strictly_all_the_same(tmp_path: Path) -> None:
+    whole = timm.create_model("dla46_c", num_classes=10).state_dict()
+
+    start = start_from(whole, tmp_path, "dla46_c")
+    with pytest.raises(InputError, match=r"of its \d+ tensors fit"):
+        start_from(dict(list(whole.items())[::2]), tmp_path, "dla46_c")
+
+    assert start.loaded == start.tensors == len(whole)
+
+
+def test_a_study_whose_peers_weights_do_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    save_file({"foo": torch.zeros(3)}, tmp_path / "foo.safetensors")
+    peer = {"timm": "resnet10t", "evaluate": "fine-tuned", "weights": str(tmp_path / "foo.safetensors")}
+    path = study_file(tmp_path, peers=[peer])
+
+    with pytest.raises(InputError, match="0 of its 86 tensors fit"):
+        run(load_study(path, SMALL), local=True, runs=tmp_path / "runs")
+
+    assert not (tmp_path / "runs").exists()
+
+
+def test_how_many_tensors_a_peer_began_with_is_on_the_screen_and_in_the_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "donor.safetensors")
+    peer = {"timm": "resnet10t", "evaluate": "fine-tuned", "weights": str(tmp_path / "donor.safetensors")}
+    path = study_file(tmp_path, peers=[peer])
+
+    outcome = run(load_study(path, [*SMALL, "search.trials=1"]), local=True, runs=tmp_path)
+
+    told = read_record(outcome.run)["attributes"].iloc[0]["weights"]
+    assert told[0] == "84 of the network's 86 tensors were loaded"
+    assert "timm:resnet10t fine-tuned: 84 of the network's 86 tensors were loaded" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_here_are_never_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,8 +50,8 @@ def test_the_page_holds_a_row_of_every_part(tmp_path) -> None:  # type: ignore[n
 
     assert "| what | world | 0.90 | 0.80 ± 0.10 | 7 |" in page.read_text(encoding="utf-8")
     assert page.read_text(encoding="utf-8").count(MARK) == 2 and "What does not hold" in page.read_text()
-    for said in ("chosen network", "P(on the front)", "hypervolume", "tables without a false effect", "over seeds",
-                 "audit's tau", "curve's 90 % interval", "P(A better than B)", "P(best of four)",
+    for said in ("chosen network", "P(on the front)", "hypervolume", "tables without a false effect",
+                 "accuracy over seeds", "audit's tau", "curve's 90 % interval", "P(A better than B)", "P(best of four)",
                  "expected regret"):  # fmt: skip
         assert f"| {said}" in text, said
     assert set(PARTS) == {"search", "effects", "trainings", "audit", "curves"} and markdown([]).count("\n") == 1

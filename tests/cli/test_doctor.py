@@ -145,6 +145,17 @@ def test_a_gpu_that_torch_does_not_see_is_told(here: str | None, cuda: str | Non
     assert bool(finding.mend) == (state != "fine")
 
 
+def test_shared_memory_must_hold_what_data_workers_decode_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 10 << 30, "total": 1 << 30})()
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
+
+    finding = next(iter(doctor._shared_memory(importable=True)))
+    monkeypatch.setattr("coatnet_search.data.stream.BUDGET_BYTES", 0)
+
+    assert finding.state == "warning" and "the data workers of each training up to 1,024 MiB" in finding.mend
+    assert next(iter(doctor._shared_memory(importable=True))).state == "fine"
+
+
 def test_little_disk_little_shared_memory_and_no_cache_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,73 @@ def test_a_training_goes_on_elsewhere_from_what_an_s3_server_holds(tmp_path, s3)
     asked.checkpoint_storage().forget(task.key)
 
 
+def checkpoint(folder, epoch, text=None):
+    """The two files of a checkpoint, as far as storage looks at them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for ending in (".safetensors", ".json"):
+        (folder / f"epoch-{epoch:06d}{ending}").write_text(text or f"{epoch}{ending}")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_pull_that_is_cut_short_at_any_file_is_finished_by_the_next_and_pushes_nothing_away(tmp_path, monkeypatch):
+    there, store = tmp_path / "there", Storage((tmp_path / "there").as_uri())
+    for epoch in (6, 7):
+        checkpoint(there / "trial", epoch)
+    whole, copy = names(there / "trial"), Storage._copy
+
+    for copied in range(4):
+        here, left = tmp_path / f"node-{copied}", [copied]
+
+        def killed(self, source, target, left=left):
+            if not left[0]:
+                target.write_text("hal")
+                raise KeyboardInterrupt
+            left[0] -= 1
+            copy(self, source, target)
+
+        monkeypatch.setattr(Storage, "_copy", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.pull("trial", here)
+        monkeypatch.setattr(Storage, "_copy", copy)
+        notes = {path.stem for path in here.glob("epoch-*.json")}
+        assert notes <= {path.stem for path in here.glob("epoch-*.safetensors")}
+
+        store.push(here, "trial")
+        assert names(there / "trial") == whole
+        store.pull("trial", here)
+
+        assert names(here) == whole
+
+
+def test_a_push_of_a_training_that_began_again_leaves_what_is_newer_and_a_pull_takes_it(tmp_path):
+    store, place = Storage((tmp_path / "there").as_uri()), tmp_path / "there" / "trial"
+    checkpoint(place, 2)
+    checkpoint(place, 7)
+    checkpoint(tmp_path / "here", 3)
+    checkpoint(tmp_path / "here", 4)
+
+    store.push(tmp_path / "here", "trial")
+    store.pull("trial", tmp_path / "here")
+
+    assert {path.stem for path in place.iterdir()} == {f"epoch-00000{epoch}" for epoch in (3, 4, 7)}
+    assert {path.stem for path in (tmp_path / "here").iterdir()} == {f"epoch-00000{epoch}" for epoch in (3, 4, 7)}
+
+
+def test_tensors_of_another_run_that_were_left_there_are_replaced_with_their_note(tmp_path):
+    store, place = Storage((tmp_path / "there").as_uri()), tmp_path / "there" / "trial"
+    checkpoint(place, 3, "of a push that was killed")
+    (place / "epoch-000003.json").unlink()
+    checkpoint(tmp_path / "here", 3)
+
+    store.push(tmp_path / "here", "trial")
+
+    assert (place / "epoch-000003.safetensors").read_text() == "3.safetensors"
+    assert names(place) == ["epoch-000003.json", "epoch-000003.safetensors"]
+
+
 def test_storage_that_fails_for_a_while_is_asked_again_and_then_given_up(tmp_path):
     pauses: list[float] = []
     place = Storage((tmp_path / "there").as_uri(), sleep=pauses.append)

@@ -1,9 +1,11 @@
 """Every data set of the menu keeps the same promises; faulty data is named in one line."""
 
+import copy
 import dataclasses
 import hashlib
 import io
 import json
+import multiprocessing
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from PIL import Image
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.data import DATASETS, memory
+from coatnet_search.data import DATASETS, memory, stream
 from coatnet_search.data import load as datasets
 from coatnet_search.data.augmentation import Choices, augment, draw_choices, generator
 from coatnet_search.data.cache import cached
@@ -466,6 +468,56 @@ def test_a_stream_gives_the_same_batches_with_and_without_workers(tmp_path, monk
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_batch_that_comes_in_chunks_is_the_same_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "LIMIT_BYTES", 100)
+    data = load_data(folder_spec(make_folder(tmp_path / "images", per_class=6)), image_size=12)
+    numbers, sizes = torch.arange(11), []
+    whole = [batch.clone() for batch in data.images.plain(numbers, 8, 12, CPU)]
+    real = stream._Images.__getitem__
+    monkeypatch.setattr(stream._Images, "__getitem__",
+                        lambda images, chunk: sizes.append(len(chunk.numbers)) or real(images, chunk))  # fmt: skip
+    monkeypatch.setattr(stream, "CHUNK", 3)
+
+    parts = list(data.images.plain(numbers, 8, 12, CPU))
+
+    assert sizes == [3, 3, 2, 3]
+    assert [len(batch) for batch in parts] == [8, 3]
+    assert all(torch.equal(*pair) for pair in zip(parts, whole, strict=True))
+    assert list(data.images.plain(numbers[:0], 8, 12, CPU)) == []
+
+
+def test_workers_stay_for_the_next_epoch_and_iterators_beside_each_other_do_not_mix(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "LIMIT_BYTES", 100)
+    spec = folder_spec(make_folder(tmp_path / "images", per_class=6))
+    expected = list(load_data(spec, image_size=12).images.plain(torch.arange(6), 2, 12, CPU))
+    data = load_data(dataclasses.replace(spec, workers=1), image_size=12)
+
+    def epoch() -> list[torch.Tensor]:
+        return list(data.images.plain(torch.arange(6), 2, 12, CPU))
+
+    before = set(multiprocessing.active_children())
+    epoch()
+    workers = set(multiprocessing.active_children()) - before
+    epoch()
+    again = set(multiprocessing.active_children()) - before
+    first = data.images.plain(torch.arange(6), 2, 12, CPU)
+    begun = [next(first)]
+    beside = epoch()
+
+    assert len(workers) == 1 and again == workers
+    for found in ([*begun, *first], beside, epoch()):
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert copy.copy(data.images)._kept == {}  # a copy, on Ray for one, starts its own
+
+
+@pytest.mark.parametrize(("side", "workers"), [(224, 8), (224, 64), (512, 32), (32, 0)])
+def test_chunks_that_wait_fit_the_budget_of_shared_memory(side, workers):
+    size = stream.chunk_images(3 * side**2, workers)
+
+    assert 1 <= size <= stream.CHUNK
+    assert workers * (stream.PREFETCH + 1) * size * 3 * side**2 <= stream.BUDGET_BYTES
+
+
 def test_a_shift_moves_an_image_by_whole_pixels_and_a_flip_mirrors_it():
     image = torch.arange(25, dtype=torch.uint8).view(1, 1, 5, 5).repeat(2, 1, 1, 1)
     choices = Choices(flip=torch.tensor([False, True]), shift=torch.tensor([[1, 0], [0, 0]]), crop=None)
@@ -502,10 +554,10 @@ def test_drawn_crops_stay_inside_the_image():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_randaugment_operation_keeps_shape_and_range_and_identity_keeps_the_image(channels):
     images = torch.rand(2, channels, 16, 16, generator=generator(1)) * 255
-    change = RandAugment(1, 15, 2, generator(0))
+    change = RandAugment(1, 15, 2, generator(0), batch=2)
 
     for number, name in enumerate(OPERATIONS):
-        change.operations[:] = number
+        change.layers = [change.layer(torch.full((2,), number), torch.tensor([1, -1]))]
         result = change(images, 0, 2)
         assert result.shape == images.shape, name
         assert result.isfinite().all(), name

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
 from command_line import digit_folder
+from safetensors.torch import save_file
 
 from coatnet_search.architecture.arch import Arch, Stage, Stem
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.full.networks import Network, family_size, find_network
 from coatnet_search.full.plan import Plan, check, data_spec, make_plan
+from coatnet_search.training.recipe import make_recipe
 
 ARCH = Arch(
     image_size=8, in_channels=1, num_classes=10, stem=Stem(depth=1, width=8, stride=1),
@@ -49,9 +52,40 @@ def test_weights_go_to_other_data_with_a_new_head_which_is_said(arch_file, tmp_p
     said = check(plan, CPU)
     model, _ = plan.network.started(0, plan.last.recipe, first)
 
-    assert said == ["the weights tell 10 classes apart, the data has 3: the head is new"]
+    assert said == [
+        "44 of the network's 46 tensors were loaded",
+        "the weights tell 10 classes apart, the data has 3: the head is new",
+    ]
     assert model.head.fc.weight.shape == (3, 16)
     assert torch.equal(model.state_dict()["stem.0.weight"], trained.state_dict()["stem.0.weight"])
+
+
+def test_weights_for_gray_images_go_to_coloured_ones_and_it_is_said(arch_file, tmp_path):
+    gray, coloured = (find_network(arch_file, image_size=None, own_size=8, in_channels=channels, num_classes=10)
+                      for channels in (1, 3))  # fmt: skip
+    trained = gray.build(7)
+    save_file({f"module.{name}": value for name, value in trained.state_dict().items()}, tmp_path / "gray.safetensors")
+
+    model, start = coloured.started(0, make_recipe({"name": "digits"}), str(tmp_path / "gray.safetensors"))
+
+    assert start.changes == ("stem.0.weight was fitted from 1 to 3 channels",)
+    assert torch.allclose(model.state_dict()["stem.0.weight"].sum(1), trained.state_dict()["stem.0.weight"].sum(1))
+
+
+def test_weights_in_timms_form_go_to_a_converted_network_or_are_refused(tmp_path):
+    theirs = timm.create_model("coatnet_0_224", img_size=160, num_classes=5).state_dict()
+    save_file({f"model.{name}": value.clone() for name, value in theirs.items()}, tmp_path / "whole.safetensors")
+    save_file({name: value.clone() for name, value in list(theirs.items())[::2]}, tmp_path / "half.safetensors")
+    network = find_network("timm:coatnet_0_224", image_size=128, own_size=128, in_channels=3, num_classes=3)
+    recipe = make_recipe({"name": "digits"})
+
+    model, start = network.started(0, recipe, str(tmp_path / "whole.safetensors"))
+    with pytest.raises(InputError, match=r"weights of another network, \d+ of its \d+ tensors fit"):
+        network.started(0, recipe, str(tmp_path / "half.safetensors"))
+
+    assert start.loaded == start.tensors - 2 and "tables were resized" in start.changes[0]
+    assert start.changes[1] == "the weights tell 5 classes apart, the data has 3: the head is new"
+    assert torch.equal(model.state_dict()["stem.0.weight"], theirs["stem.conv1.weight"])
 
 
 def test_the_published_networks_of_timm_become_architectures():
@@ -110,7 +144,7 @@ def test_what_would_end_the_training_later_is_found_by_the_check(arch_file, tmp_
     other = dataclasses.replace(ARCH, stages=(dataclasses.replace(ARCH.stages[0], width=16), ARCH.stages[1]))
     wider = Network(name="wider", shape=other)
     wider.save(wider.build(0), tmp_path / "wider.safetensors")
-    with pytest.raises(InputError, match=r"weights of another network: stages\.1"):
+    with pytest.raises(InputError, match=r"weights of another network, \d+ of its \d+ tensors fit: stages\.1"):
         check(planned(arch_file, weights=str(tmp_path / "wider.safetensors")), CPU)
     with pytest.raises(SetupError, match="does not exist; give a folder"):
         data_spec("not/here")

@@ -104,6 +104,62 @@ def killed_once(arch, budget, data, device):
     yield {**GOOD, "val_loss": score(arch)}
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+class NoException(BaseException):
+    pass
+
+
+def wordless(arch, budget, data, device):
+    yield GOOD
+    raise Wordless
+
+
+def exits_without_words(arch, budget, data, device):
+    yield GOOD
+    raise SystemExit(Wordless())
+
+
+def yields_what_has_no_words(arch, budget, data, device):
+    yield Wordless()
+
+
+def names_a_metric_without_words(arch, budget, data, device):
+    yield {Wordless(): "text"}
+
+
+def raises_no_exception(arch, budget, data, device):
+    yield GOOD
+    raise NoException("odd")
+
+
+def goes_elsewhere_and_closes_the_streams(arch, budget, data, device):
+    os.chdir("/")
+    sys.stdout.close()
+    sys.stderr.close()
+    yield {**GOOD, "val_loss": score(arch)}
+    assert os.getcwd() == "/"
+    sys.stdout.write("a word after all\n")
+    os.close(1)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
+def first_ends_the_process(arch, budget, data, device):
+    """The first network that it is ever asked for; TRAINERS_MARKS names a folder."""
+    mark = Path(os.environ["TRAINERS_MARKS"]) / "first"
+    if not mark.exists():
+        mark.write_text(arch.id)
+    yield {**GOOD, "val_loss": score(arch)}
+    if mark.read_text() == arch.id:
+        os._exit(7)
+    yield {**GOOD, "val_loss": score(arch)}
+
+
 def killed_always(arch, budget, data, device):
     yield GOOD
     if unlucky(arch):

@@ -113,6 +113,7 @@ def test_a_trial_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_frame_has_the_documented_columns_even_for_an_empty_record(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: just begun\n")
     empty = read_record(tmp_path)
     write(tmp_path, *whole_trial(0))
 
@@ -455,6 +456,19 @@ def test_reading_says_nothing_where_nothing_is_wrong(tmp_path: Path, caplog: pyt
         read_record(tmp_path)
 
     assert caplog.text == ""
+
+
+def test_where_no_run_is_the_record_is_no_empty_table_but_says_which_was_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "study.yaml").write_text("name: quickstart\n")
+
+    with pytest.raises(InputError, match=r"quickstrat: no such folder; did you mean runs/quickstart\?"):
+        read_record("quickstrat")
+    with pytest.raises(InputError, match=r"runs: no record of a run is there; runs here: runs/quickstart"):
+        read_record("runs")
+
+    assert read_record("runs/quickstart").empty, "a study of which no trial was begun"
 
 
 BOMBS = {

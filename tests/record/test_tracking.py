@@ -29,8 +29,8 @@ from coatnet_search.cli import doctor
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import Record, read_events
 from coatnet_search.record.mirror import process as mirroring
-from coatnet_search.record.mirror.mlflow import mirror, start_mirror
-from coatnet_search.record.mirror.process import Gone, Mirror, Refused, unsent_events
+from coatnet_search.record.mirror.mlflow import Server, mirror, start_mirror
+from coatnet_search.record.mirror.process import Gone, Mirror, MirrorProcess, Refused, default_uri, unsent_events
 from coatnet_search.record.mirror.uploads import Planner, Upload, clean_name
 
 __all__ = ["real_server", "started_server"]  # fixtures
@@ -184,6 +184,7 @@ class Memory:
         self.front: set[str] = set()
         self.status = ""
         self.calls = 0
+        self.deleted = False
 
     def complete(self, ended: Mapping[str, str]) -> set[str]:
         return {identity for identity, state in ended.items() if self.states.get(identity) == state}
@@ -197,6 +198,10 @@ class Memory:
 
     def mark_front(self, keys: set[str]) -> None:
         self.front = keys
+
+    def check_experiment(self) -> None:
+        if self.deleted:
+            raise Refused("experiment 'small' is deleted there")
 
     def set_status(self, status: str) -> None:
         self.status = status
@@ -275,6 +280,20 @@ def test_a_server_that_lost_everything_gets_everything_again(tmp_path: Path) -> 
     Mirror(tmp_path, "memory", "small", lambda: next(used)).follow(at_once)
 
     assert len(servers[1].points) == 200 * 6
+
+
+def test_an_experiment_that_was_deleted_there_meanwhile_is_told_at_the_end(tmp_path: Path) -> None:
+    write_study(tmp_path, 3)
+    server = Memory()
+    server.deleted = True
+    handle = MirrorProcess(tmp_path, "memory", [sys.executable, "-c", ""], {})
+    road = mirror_to(server, tmp_path)
+
+    road.follow(at_once)
+    line = handle.close()
+
+    assert (road.refused, server.status) == (True, "RUNNING")
+    assert line is not None and "experiment 'small' is deleted there; `coatnet-search mirror" in line
 
 
 def test_a_second_mirror_sends_only_what_is_not_complete(tmp_path: Path) -> None:
@@ -563,6 +582,22 @@ def test_params_that_differ_and_runs_that_were_deleted_there_stop_nothing(
 
 
 @pytest.mark.mlflow
+def test_what_goes_to_an_experiment_that_was_deleted_meanwhile_is_not_called_sent(
+    tmp_path: Path, real_server: RealServer
+) -> None:
+    run = write_study(tmp_path / "small", 2)
+    server = Server(run, real_server.uri, "short-lived", "search", 0)
+    client = pytest.importorskip("mlflow.tracking").MlflowClient(real_server.uri)
+    client.delete_experiment(client.get_experiment_by_name("short-lived").experiment_id)
+
+    road = Mirror(run, real_server.uri, "small", lambda: server)
+    road.follow(at_once)
+
+    assert road.refused and "experiment 'short-lived' is deleted there; restore it" in str(road.error)
+    assert unsent_events(run, road.sent_offset) > 0
+
+
+@pytest.mark.mlflow
 @pytest.mark.full
 def test_a_server_for_other_hosts_is_asked_once_and_doctor_knows_the_mend(tmp_path: Path) -> None:
     write_study(tmp_path, 2)
@@ -582,8 +617,9 @@ def test_a_server_for_other_hosts_is_asked_once_and_doctor_knows_the_mend(tmp_pa
 @pytest.mark.mlflow
 @pytest.mark.full
 def test_two_mirrors_that_open_a_new_sqlite_file_at_once_both_arrive(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
-    runs = [write_study(tmp_path / name, 3) for name in ("one", "two")]
+    place = tmp_path / "what? 50%25"
+    runs = [write_study(place / name, 3) for name in ("one", "two")]
+    uri = default_uri(runs[0])
 
     handles = [start_mirror(run, uri, run.name) for run in runs]
     lines = [handle.close(timeout_s=120) for handle in handles]
@@ -591,3 +627,4 @@ def test_two_mirrors_that_open_a_new_sqlite_file_at_once_both_arrive(tmp_path: P
     assert lines == [None, None]
     for run in runs:
         check_mirror_equals_record(uri, run.name, run)
+    assert (place / "mlflow.db").is_file() and [path.name for path in tmp_path.iterdir()] == [place.name]

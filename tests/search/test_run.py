@@ -9,7 +9,7 @@ import pytest
 from quickstarts import SMALL, results, study
 
 from coatnet_search.core.errors import InputError, SetupError
-from coatnet_search.record.fold import driver_lock, read_events, read_record, read_trials
+from coatnet_search.record.fold import Record, driver_lock, read_events, read_record, read_trials
 from coatnet_search.record.merge import merge
 from coatnet_search.record.trial import TERMINAL
 from coatnet_search.search.progress import Progress
@@ -304,6 +304,12 @@ def test_a_network_too_large_to_measure_is_a_trial_that_says_so(tmp_path, monkey
     assert failure.message == "out of memory at batch size 32 (8 pixels, float32, cpu)"
 
 
+@pytest.mark.parametrize("key", ["recipe", "conditions"])
+def test_graphs_of_a_cpu_are_told_before_any_trial(tmp_path, key):
+    with pytest.raises(SetupError, match="compile: graphs asks for CUDA graphs, and cpu has none"):
+        run(study(1, "good", "measure=[throughput]", f"{key}.compile=graphs"), local=True, runs=tmp_path)
+
+
 def test_compilation_without_a_compiler_is_told_before_any_trial(tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
 
@@ -377,12 +383,12 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from quickstarts import study
 from coatnet_search.search.run import run
-run(study({trials}, {trainer!r}, "search.strategy=nsga2"), local=True, runs=Path({runs!r}))
+run(study({trials}, {trainer!r}, "search.strategy=nsga2", *{more}), local=True, runs=Path({runs!r}))
 """
 
 
-def _driver(tmp_path, trials, trainer="slow"):
-    code = DRIVER.format(tests=str(HELPERS), trials=trials, trainer=trainer, runs=str(tmp_path))
+def _driver(tmp_path, trials, trainer="slow", *more):
+    code = DRIVER.format(tests=str(HELPERS), trials=trials, trainer=trainer, more=more, runs=str(tmp_path))
     return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
 
 
@@ -402,6 +408,72 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path):
     ends = [event["number"] for event in read_events(outcome.run) if event["event"] == "terminal"]
     assert sorted(ends) == list(range(10))
     assert [metrics for *_, metrics in results(outcome.run)] == [metrics for *_, metrics in results(whole)]
+
+
+ODD = {
+    "wordless": "error: Wordless: Wordless (it fails to describe itself)",
+    "exits_without_words": "exit: the trainer called exit with code Wordless (it fails to describe itself)",
+    "yields_what_has_no_words": "bad_report: the trainer gave Wordless (it fails to describe itself) in epoch 1",
+    "names_a_metric_without_words": "measurement: Wordless (it fails to describe itself) is a str in epoch 1",
+    "raises_no_exception": "error: Stray: NoException: odd",
+}
+
+
+@pytest.mark.parametrize("trainer", ODD)
+def test_what_a_trainer_raises_or_gives_is_its_failure_whatever_it_says_of_itself(trainer, tmp_path):
+    outcome = run(study(1, trainer), local=True, runs=tmp_path)
+
+    assert str(read_trials(outcome.run)[0].failure).startswith(ODD[trainer])
+
+
+def test_a_trainer_that_changes_the_folder_and_closes_the_streams_does_so_for_itself(tmp_path):
+    code = DRIVER.replace("Path({runs!r})", "Path('runs')").format(
+        tests=str(HELPERS), trials=2, trainer="goes_elsewhere_and_closes_the_streams", more=(), runs="")  # fmt: skip
+    code += "print('all is said', Path.cwd())"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, f"a word after all\na word after all\nall is said {tmp_path}\n")
+    assert "[2/2]" in done.stderr
+    assert [trial.state for trial in read_trials(tmp_path / "runs" / "quickstart")] == ["done", "done"]
+
+
+def killed(number, *, here=True, epochs=(), event="started"):
+    """Events of a trial whose process was killed, after it had reported these epochs."""
+    first = {"event": event, "number": number, "key": f"k{number}", "candidate": {"a": 1}, "here": here}
+    return [first, *({"event": "report", "number": number, "metrics": {"epoch": epoch}} for epoch in epochs)]
+
+
+@pytest.mark.parametrize(
+    ("events", "tries"),
+    [
+        (killed(0), 1),
+        (killed(0) + killed(0, event="resumed"), 2),
+        (killed(0, epochs=[1]) + killed(0, event="resumed", epochs=[1]), 2),  # a trainer without checkpoints
+        (killed(0, epochs=[1]) + killed(0, event="resumed", epochs=[2]), 1),  # it gets further each time
+        (killed(0, here=False) + killed(0, here=False, event="resumed"), 0),  # Ray's driver was killed, not the trial
+        ([*killed(0), {"event": "interrupted", "number": 0, "counts": False}], 0),  # the driver was told to stop
+        (killed(0, here=False) + [{"event": "interrupted", "number": 0, "counts": True}] * 2, 2),  # Ray's worker
+    ],
+)
+def test_tries_are_counted_from_the_record(events, tries, tmp_path):
+    with Record(tmp_path) as record:
+        for event in events:
+            record.append(event)
+
+    assert read_trials(tmp_path)[0].tries == tries
+
+
+def test_a_trial_that_ends_its_process_fails_after_its_tries_and_the_search_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAINERS_MARKS", str(tmp_path))
+
+    first = _driver(tmp_path, 3, "first_ends_the_process", "faults.retries=0").wait()
+    second = _driver(tmp_path, 3, "first_ends_the_process", "faults.retries=0").wait()
+
+    trials = read_trials(tmp_path / "quickstart")
+    assert (first, second) == (7, 0)
+    assert [trial.state for trial in trials] == ["failed", "done", "done"]
+    assert trials[0].failure.kind == "killed" and "ended once" in trials[0].failure.message
 
 
 def test_changed_code_is_recorded_and_told(tmp_path, monkeypatch, capsys):

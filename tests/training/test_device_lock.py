@@ -3,12 +3,14 @@
 import contextlib
 import multiprocessing
 import os
+import platform
 import signal
 import threading
 import time
 
 import pytest
 
+from coatnet_search.training import device_lock
 from coatnet_search.training.device_lock import DeviceLock
 
 FORK = multiprocessing.get_context("fork")
@@ -210,3 +212,45 @@ def test_files_of_locks_stay_in_their_folder(tmp_path, device):
     assert len(list(folder.iterdir())) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["locks"]
     assert folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/locks"), reason="this system does not say who holds a lock")
+def test_who_waits_long_says_for_whom_and_that_it_was_stopped(tmp_path, hold, monkeypatch):
+    monkeypatch.setattr(device_lock, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(device_lock, "LOOK_S", 0.1)
+    holder, told = hold("shared"), []
+    assert holder.is_inside()
+    pid = holder.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    lock = DeviceLock("cpu", tmp_path, watch=lambda seconds, sentence: told.append((seconds, sentence)))
+    waiting = threading.Thread(target=lambda: lock.alone().__enter__(), daemon=True)
+    begun = time.monotonic()
+
+    waiting.start()
+    while not any(sentence for _, sentence in told) and time.monotonic() < begun + PATIENCE_S:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGCONT)
+    assert holder.let_go()
+    waiting.join(PATIENCE_S)
+
+    said = [sentence for _, sentence in told if sentence]
+    assert len(said) == 1 and said[0].startswith(f"waiting for the device cpu, which pid {pid} (")
+    assert said[0].endswith(f"on {platform.node()} holds; {pid} was stopped: `kill -CONT {pid}` lets it go on")
+    assert told[0][1] == "" and 0.1 <= told[-1][0] <= lock.waited_s() <= time.monotonic() - begun
+
+
+def test_a_device_that_is_free_is_not_waited_for(tmp_path):
+    lock = DeviceLock("cpu", tmp_path)
+
+    with lock.shared():
+        pass
+    with lock.alone():
+        pass
+
+    assert lock.waited_s() == 0.0
+
+
+def test_nobody_is_named_where_the_system_does_not_say(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_lock, "_LOCKS", tmp_path / "none")
+
+    assert device_lock.holders(tmp_path / "lock") == f"which another process on {platform.node()} holds"

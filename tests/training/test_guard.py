@@ -1,10 +1,12 @@
 """Limits of one trial: time, silence, memory; trials that are slow, and failures that end a search."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +16,13 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.fold import read_events, read_record, read_trials
 from coatnet_search.record.journal import Record
 from coatnet_search.record.trial import Failure
+from coatnet_search.search.ray import tune
 from coatnet_search.search.run import run
 from coatnet_search.search.session import Session
 from coatnet_search.search.task import Report
 from coatnet_search.study.study import larger
 from coatnet_search.training import guard
+from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.guard import GIB, Allowance, Guard, Overrun, resident_bytes
 
 
@@ -75,6 +79,49 @@ def test_outside_of_its_work_a_trial_is_not_interrupted():
             time.sleep(50)
 
     assert time.monotonic() - begin < 25
+
+
+def test_a_wait_for_the_device_is_neither_silence_nor_wall_time(tmp_path):
+    fork = multiprocessing.get_context("fork")
+    held, leave = fork.Event(), fork.Event()
+
+    def hold():
+        with DeviceLock("cpu", tmp_path).alone():
+            held.set()
+            leave.wait(1.5)
+
+    holder = fork.Process(target=hold, daemon=True)
+    holder.start()
+    assert held.wait(30)
+    lock = DeviceLock("cpu", tmp_path)
+
+    with Guard(Allowance(wall_s=0.5, silent_s=0.4), waited=lock.waited_s) as watch:
+        with watch.working(), lock.shared():
+            waited = lock.waited_s()
+        begin = time.monotonic()
+        with pytest.raises(Overrun), watch.working():
+            time.sleep(50)
+
+    assert waited > 0.6 and time.monotonic() - begin < 25
+
+
+def test_on_ray_a_process_that_waits_is_not_killed_and_it_is_said_once_for_whom(monkeypatch):
+    said, killed, waits = [], [], iter([(80.0, "waiting for pid 7"), (80.0, "waiting for pid 7"), (5.0, "")])
+    monkeypatch.setattr(tune, "_waiting", lambda _trial: next(waits))
+    monkeypatch.setattr(tune.ray, "kill", lambda actor, no_restart: killed.append(actor))
+    monkeypatch.setattr(tune, "WAITING_LOOK_S", 0.0)
+    session = SimpleNamespace(study=SimpleNamespace(allowance=Allowance(silent_s=30.0)))
+    driver = tune._Driver(session, SimpleNamespace(say=said.append), None)
+    trial = SimpleNamespace(trial_id="t", temporary_state=SimpleNamespace(ray_actor="its process"))
+    driver._live["t"] = tune._Live(trial, time.monotonic() - 100)
+    driver._tasks["t"] = SimpleNamespace(number=3)
+
+    driver.kill_overdue()
+    driver.kill_overdue()
+    waiting = list(killed)
+    driver.kill_overdue()
+
+    assert (waiting, killed, said) == ([], ["its process"], ["trial 3 is waiting for pid 7"])
 
 
 def test_no_limit_starts_no_thread_and_takes_no_signal():

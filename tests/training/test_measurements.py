@@ -289,7 +289,7 @@ def test_a_compilation_that_fails_is_one_clear_line(monkeypatch):
 
     import torch._dynamo
 
-    monkeypatch.setattr(conditions, "check_compiler", lambda device: None)
+    monkeypatch.setattr(conditions, "check_compiler", lambda device, mode: None)
     monkeypatch.setattr(torch, "compile", broken)
 
     with pytest.raises(

@@ -22,6 +22,11 @@ class ConvStem(nn.Sequential):
         super().__init__(*parts)
         self.folds = [(str(place), str(place + 1)) for place in range(0, 3 * (depth - 1), 3)]
 
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:  # as nn.Sequential does, but in a file that torch.compile looks into
+            x = layer(x)
+        return x
+
 
 class PatchStem(nn.Conv2d):
     """One convolution whose kernel is its stride: (B, C, G, G) -> (B, W, G/stride, G/stride), as in ViT."""

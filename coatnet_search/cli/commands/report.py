@@ -10,9 +10,10 @@ from coatnet_search.core.quantities import heading
 from coatnet_search.core.screen import Screen
 from coatnet_search.figures.audit.summary import AuditSection, audit_section, span
 from coatnet_search.figures.insights.summary import insights
-from coatnet_search.figures.report import write_report
+from coatnet_search.figures.report import AUDIT, SCALING, no_scaling, nothing, write_report
 from coatnet_search.figures.scaling.summary import Section, scaling_section
 from coatnet_search.figures.search.summary import shown_columns, shown_network, summarize, summary_markdown
+from coatnet_search.figures.sections import Sections
 from coatnet_search.record.journal import uncollected
 
 
@@ -26,13 +27,15 @@ def _report(given: argparse.Namespace) -> int:
     frame, study = run_record(given.run)
     data = study.get("data_summary") or {}
     num_val, note = data.get("num_val"), data.get("note")
-    audit = audit_section(frame, study, given.run)
-    choices = _choices(frame, study, audit)
-    section = scaling_section(frame, study, num_val, up_to=given.up_to)
-    taught = insights(audit.audited_record.frame if audit else frame, study, given.run)
+    parts = Sections(given.section_seconds)
+    audit = parts.make(AUDIT, lambda: audit_section(frame, study, given.run), nothing)
+    choices = parts.make("the choice", lambda: _choices(frame, study, audit), lambda _: list[Choice]())
+    section = parts.make(SCALING, lambda: scaling_section(frame, study, num_val, up_to=given.up_to), no_scaling)
+    taught = insights(audit.audited_record.frame if audit else frame, study, given.run, parts)
     page = write_report(given.run, frame, study, choices, num_val, note=note, overlay=given.published, section=section,
-                        found=taught, audit=audit)  # fmt: skip
-    found = summarize(frame, study, choices, num_val, note, audit=audit)
+                        found=taught, audit=audit, sections=parts)  # fmt: skip
+    found = summarize(frame, study, choices, num_val, note, audit=audit, sections=parts)
+    found["notices"] = [*parts.left_out, *found["notices"]]
     found |= {"scaling": section.values} if section else {}
     found["search"] = taught.values
     pictures = sorted((given.run / "figures").glob("*.png"))
@@ -40,7 +43,8 @@ def _report(given: argparse.Namespace) -> int:
     screen.result({**found, "paths": paths})
     if given.markdown and not given.json:
         verdicts = _verdicts(section)
-        screen.say(summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit).rstrip("\n"))
+        text = summary_markdown(frame, study, choices, num_val, note, verdicts=verdicts, audit=audit, sections=parts)
+        screen.say(text.rstrip("\n"))
         return 0
     said = [*(audit.values["sentences"] if audit else []), *taught.values["sentences"]]
     for text in (*found["failing"], *_verdicts(section), *found["answer"], *found["notices"], *said):

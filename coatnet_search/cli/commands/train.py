@@ -48,7 +48,8 @@ def main(given: argparse.Namespace) -> int:
     plan = make_plan(given.arch, given.recipe, given.data, sets=given.sets, seeds=given.seeds, epochs=given.epochs,
                      image_size=given.image_size, weights=given.weights)  # fmt: skip
     out = given.out or OUT / _slug(f"{given.arch}-{'-'.join(given.recipe)}")
-    for sentence in check(plan, device, given.workers or 1):
+    loaded = check(plan, device, given.workers or 1)
+    for sentence in loaded:
         screen.note(f"weights of {given.weights}: {sentence}")
     for sentence in findings(plan):
         screen.note(f"data: {sentence}")
@@ -63,7 +64,7 @@ def main(given: argparse.Namespace) -> int:
         raise SetupError(str(error)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    result = assess(plan, out, device)
+    result = assess(plan, out, device, loaded)
     _show(result, out, screen)
     screen.result({"out": out, **result})
     return EXIT_DONE

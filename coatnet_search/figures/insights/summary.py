@@ -1,8 +1,9 @@
 """What a search has taught, as plain values: the page and ``report --json`` show these numbers."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,21 @@ from coatnet_search.analysis.insights import growth, marginals, noisy_front, run
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import Sense, quality, quantity, show, show_difference
 from coatnet_search.figures.search.summary import records
+from coatnet_search.figures.sections import Sections
 from coatnet_search.record.trial import BASELINE
 from coatnet_search.strategies.halving import split
 from coatnet_search.study.spending import Spent, devices, spending
+
+_COLUMNS = {
+    "importance": ("dimension", "importance", "for_the_front"),
+    "marginals": ("dimension", "value", "trials", "effect", "low", "high"),
+    "growth": ("origin", "trials", "device_hours", "hypervolume"),
+}
+
+
+def empty(name: str, _reason: str = "") -> pd.DataFrame:
+    """A table of ``insights`` in which nothing is said."""
+    return pd.DataFrame(columns=_COLUMNS.get(name, ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +44,9 @@ class Insights:
     noise: pd.DataFrame = field(repr=False)
 
 
-def insights(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = None) -> Insights:
+def insights(
+    frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = None, sections: Sections | None = None
+) -> Insights:
     """All that is said of a search besides its front. Keys of ``values``: spending, sentences, importance, marginals,
     growth, noise, rungs. ``run``: the RUN's folder, for its plan and its size on disk."""
     objectives: dict[str, Sense] = dict(study["objectives"])
@@ -39,23 +54,33 @@ def insights(frame: pd.DataFrame, study: Mapping[str, Any], run: Path | None = N
     main = quality(objectives)
     scaling = bool(study.get("equal_cost"))
     rows = frame.iloc[:0] if scaling else frame  # a scaling study searches nothing: its section says what it found
-    tables = {
-        "importance": importance(rows, objectives),
-        "marginals": marginals(rows, objectives),
-        "growth": growth(rows, objectives, devices(study)),
-        "noise": noisy_front(rows, objectives),
+    parts = sections or Sections()
+    asked: dict[str, tuple[str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+        "importance": ("which dimensions matter", lambda rows: importance(rows, objectives)),
+        "marginals": ("what each choice does at equal cost", lambda rows: marginals(rows, objectives)),
+        "growth": ("growth of the front", lambda rows: growth(rows, objectives, devices(study))),
+        "noise": ("the front with its noise", lambda rows: noisy_front(rows, objectives)),
+        "rungs": ("halving", lambda rows: rungs_table(rows, rungs_of(study))),
     }
-    rungs = rungs_table(rows, rungs_of(study))
-    spent = spending(frame, study, run)
-    noise = tables["noise"]
+    tables = {name: parts.make(title, partial(make, rows), partial(empty, name))
+              for name, (title, make) in asked.items()}  # fmt: skip
+    rungs, noise = tables.pop("rungs"), tables["noise"]
+    spent = parts.make("what was planned and used", lambda: spending(frame, study, run), lambda _: [])
     values = {
         "spending": [dataclasses.asdict(line) | {"shown": shown(line)} for line in spent],
-        "sentences": [*_epochs(frame, study, rungs), *_beside_baseline(tables["growth"]), *_noise(noise, objectives)],
+        "sentences": [*_epochs(frame, study, rungs), *_beside_baseline(tables["growth"]), *_noise(noise, objectives),
+                      *not_ranked(tables["importance"])],
         **{name: records(table) for name, table in tables.items()},
         "noise_of_one_training": noise.attrs.get("deviation"), "hypervolume": noise.attrs.get("hypervolume"),
         "rungs": records(rungs),
     }  # fmt: skip
     return Insights(values=values, main=main, **tables)
+
+
+def not_ranked(table: pd.DataFrame) -> list[str]:
+    """A sentence for the dimensions that ``importance`` says nothing of."""
+    reasons = [f"{name} ({reason})" for name, reason in table.attrs.get("left_out", {}).items()]
+    return [f"Not ranked among the dimensions: {'; '.join(reasons)}."] if reasons else []
 
 
 def rungs_of(study: Mapping[str, Any]) -> Sequence[int]:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, StrMethodFormatter
 
 from coatnet_search.analysis.scaling import Scaling
+from coatnet_search.core.whole_file import whole_file
 from coatnet_search.figures.scaling import marks
 from coatnet_search.figures.scaling.figures import ERROR, IMAGES
 from coatnet_search.figures.search.figures import GRID, INK, LINE
@@ -49,7 +50,8 @@ def _write(draw: Callable[[Axes], None], caption: Sequence[str], path: Path) -> 
     draw(axes)
     lines = [line for text in caption for line in textwrap.wrap(text, LINE_LETTERS)]
     figure.supxlabel(without_mathematics("\n".join(lines)), x=0.01, ha="left", fontsize=8, color=LINE)
-    figure.savefig(path)
+    with whole_file(path) as half:
+        figure.savefig(half, format="png")
     return path
 
 

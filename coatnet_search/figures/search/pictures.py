@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 
 from coatnet_search.analysis.front import SEPARATE_FRONTS, hypervolume_over_trials
 from coatnet_search.core.quantities import Sense, axis_title, quality, quantity, sense_of
+from coatnet_search.core.whole_file import whole_file
 from coatnet_search.figures.search import marks
 from coatnet_search.figures.search.figures import GRID, INK, LINE
 
@@ -51,7 +52,8 @@ def write_picture(draw: Callable[[Axes], None], path: Path) -> Path:
     axes.grid(color=GRID["light"], linewidth=0.8)
     axes.set_axisbelow(True)
     draw(axes)
-    figure.savefig(path)
+    with whole_file(path) as half:
+        figure.savefig(half, format="png")
     return path
 
 

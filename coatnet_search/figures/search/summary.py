@@ -27,6 +27,7 @@ from coatnet_search.core.csv_file import safe_cell, write_csv
 from coatnet_search.core.errors import InputError
 from coatnet_search.core.quantities import Sense, heading, never_recognised, quality, quantity, show, show_difference
 from coatnet_search.figures.audit.summary import AuditSection, audit_section
+from coatnet_search.figures.sections import Sections
 from coatnet_search.figures.supernet.summary import supernet_summary
 
 INTERVAL = "interval"  # key of a text in a table of networks
@@ -41,6 +42,7 @@ def summarize(
     note: str | None = None,
     *,
     audit: AuditSection | None = None,
+    sections: Sections | None = None,
 ) -> dict[str, Any]:
     """Everything that a report says, ready for JSON (no NaN; a missing number is None).
 
@@ -51,22 +53,24 @@ def summarize(
     (asked where it is not given).
     """
     objectives: dict[str, Sense] = dict(study["objectives"])
+    parts = sections or Sections()
     audit = audit or audit_section(frame, study)
     every = with_num_val(complete(audit.audited_record.frame if audit else frame, objectives), num_val)
     frame = searched(every)
     front = network_front(frame, objectives)
     columns = [name for name in dict.fromkeys((*objectives, *SHOWN)) if np.isfinite(numbers(frame, name)).any()]
     columns = columns or list(objectives)
-    on_front, shared = set(front["number"]), supernet_summary(every, study)
+    on_front = set(front["number"])
+    shared = parts.make("the supernet", lambda: supernet_summary(every, study), lambda _: None)
     return {
         "study": frame.attrs.get("study"),
         "question": str(study.get("question", "")),
         "objectives": objectives,
-        "failing": failing_layouts(frame),
-        "answer": answer(frame, objectives, num_val),
+        "failing": parts.make("which layouts fail", lambda: failing_layouts(frame), lambda _: []),
+        "answer": parts.make("the answer", lambda: answer(frame, objectives, num_val), lambda _: []),
         "notices": [
             *_audited(audit),
-            *notices(frame, objectives, num_val, note),
+            *parts.make("notes on the data", lambda: notices(frame, objectives, num_val, note), lambda _: []),
             *(shared["sentences"] if shared else []),
         ],
         "supernet": shared,
@@ -75,7 +79,7 @@ def summarize(
         "budget": front.attrs["budget"],
         "columns": columns,
         "front": _rows(front, [*columns, *beside(front, columns)]),
-        "layouts": [_json_row(row) for row in layouts_table(frame, objectives).to_dict("records")],
+        "layouts": parts.make("the layouts", lambda: records(layouts_table(frame, objectives)), lambda _: []),
         "chosen": _chosen(choices, columns),
         "not_chosen": None if choices else _why_none(frame, study, objectives, audit),
         "cost": cost(every, study),
@@ -304,12 +308,15 @@ def summary_markdown(
     *,
     verdicts: Sequence[str] = (),
     audit: AuditSection | None = None,
+    sections: Sections | None = None,
 ) -> str:
     """The study in a page of Markdown, for a pull request or a log; the numbers are those of ``summarize``.
 
     ``verdicts``: the sentences of a scaling study's answers.
     """
-    data = summarize(frame, study, choices, num_val, note, audit=audit)
+    parts = sections or Sections()
+    data = summarize(frame, study, choices, num_val, note, audit=audit, sections=parts)
+    data["notices"] = [*parts.left_out, *data["notices"]]
     lines = [f"## {_markdown(data['question'])}", ""]
     lines += [f"**{_markdown(text)}**\n" for text in data["failing"]]
     lines += [*(f"{_markdown(text)}" for text in data["answer"]), ""]

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from coatnet_search.core.canonical import digest
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.sqlite_uri import misread_folders, sqlite_file
 from coatnet_search.record.fold import read_events, record_path, study_of
 from coatnet_search.record.mirror.process import (
     Gone,
@@ -124,8 +125,15 @@ class Server:
                     raise
                 found = self._client.get_experiment_by_name(name)
         if found.lifecycle_stage != "active":
-            raise Refused(f"experiment {name!r} is deleted there; restore it or name another one")
+            raise Refused(_deleted(name))
         return str(found.experiment_id)
+
+    @_classify
+    def check_experiment(self) -> None:
+        """Raises Refused where somebody has deleted the experiment meanwhile: then nothing is kept of what is sent."""
+        found = self._client.get_experiment(self._experiment)
+        if found.lifecycle_stage != "active":
+            raise Refused(_deleted(found.name))
 
     @property
     def page(self) -> str:
@@ -184,6 +192,7 @@ class Server:
         except Exception as error:  # a run that somebody deleted there, for one
             if _code(error) not in _BROKEN_RULE:
                 raise
+            self.check_experiment()
             self._note(f"the server refused trial {upload.identity}: {one_line(error)}")
 
     def _apply(self, upload: Upload) -> None:
@@ -234,6 +243,7 @@ class Server:
             if _code(error) not in _BROKEN_RULE:
                 raise
             if len(parts) == 1:
+                self.check_experiment()
                 return self._note(f"the server refused {', '.join(parts)} of a trial: {one_line(error)}")
             for name, part in parts.items():
                 self._send(run_id, **{name: part})
@@ -274,26 +284,30 @@ class Server:
             self._client.set_terminated(self._parent, status)
 
 
-def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+def _deleted(name: str) -> str:
+    return f"experiment {name!r} is deleted there; restore it or name another one"
 
 
 def _artifact_location(uri: str, experiment: str) -> str | None:
     """Beside an SQLite file; elsewhere the server decides."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     return (file.resolve().parent / "mlartifacts" / clean_name(experiment).replace("/", "_")).as_uri() if file else None
 
 
 @contextlib.contextmanager
 def _one_initialiser(uri: str) -> Iterator[None]:
     """The first to open an SQLite file makes its tables; two at once would race."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is None:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
+    misread = misread_folders(uri)
     with FileLock(f"{file}.lock", timeout=300):
         yield
+    for folder in misread:
+        with contextlib.suppress(OSError):  # it was not made, or somebody has put something there
+            folder.rmdir()
 
 
 def _connect(run: Path, uri: str, experiment: str) -> Server:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from coatnet_search.core.redact import Redactor
+from coatnet_search.core.sqlite_uri import sqlite_uri
 from coatnet_search.record.fold import now, read_events, record_path, scan
 from coatnet_search.record.journal import write_json
 from coatnet_search.record.mirror.uploads import Planner, Upload, final_states
@@ -57,6 +58,7 @@ class TrialServer(Protocol):
     def complete(self, ended: Mapping[str, str]) -> set[str]: ...
     def apply(self, upload: Upload) -> None: ...
     def mark_front(self, keys: set[str]) -> None: ...
+    def check_experiment(self) -> None: ...  # raises Refused where it was deleted there
     def set_status(self, status: Literal["RUNNING", "FINISHED", "KILLED"]) -> None: ...
 
 
@@ -130,8 +132,14 @@ class Mirror:
 
     def _end(self) -> None:
         if self._server is not None and self.error is None:
-            with contextlib.suppress(Exception):
+            try:
+                self._server.check_experiment()
                 self._server.set_status("KILLED" if self._planner.running else "FINISHED")
+            except Refused as error:
+                self.refused = True
+                self._fail(error)
+            except Exception as error:  # all is there but the state of the search as a whole
+                _logger.warning("%s %s", now(), one_line(error))
         self._tell()
 
     def _send_all(self, wait: Callable[[float], Wish]) -> None:
@@ -260,6 +268,8 @@ class MirrorProcess:
         if late and self._process is not None:
             self._process.kill()
             self._process.wait()
+        if not unsent and status.get("refused"):
+            return f"MLflow at {self._uri}: {trouble}; `coatnet-search mirror {self._run}` sends the record again then"
         if not unsent:
             return None
         return (
@@ -281,7 +291,7 @@ class MirrorProcess:
 
 def default_uri(run: Path) -> str:
     """One SQLite file for all runs of a folder."""
-    return f"sqlite:///{(run.parent / 'mlflow.db').resolve()}"
+    return sqlite_uri(run.parent / "mlflow.db")
 
 
 def command_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from ray.train.torch import TorchTrainer
 
 from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
+from coatnet_search.search.ray.last_words import last_words
 from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
 
@@ -93,7 +94,8 @@ def cluster(address: str | None) -> Iterator[None]:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:
-        yield
+        with last_words(os.getpid()):
+            yield
     finally:
         ray.shutdown()
 

@@ -24,6 +24,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
@@ -32,6 +33,7 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.record.trial import TERMINAL, Failure
 from coatnet_search.search.evaluate import Evaluator
 from coatnet_search.search.progress import Progress
+from coatnet_search.search.ray.last_words import last_words
 from coatnet_search.search.ray.nodes import Room, answers, bundle, check_nodes
 from coatnet_search.search.ray.team import Team, WorkerLost
 from coatnet_search.search.session import Session
@@ -42,6 +44,8 @@ from coatnet_search.training.process_group import ProcessGroup
 
 HARD_GRACE_S = 20.0  # after the limit that a trial keeps by itself, until its process is killed
 REACH_S = 5.0  # for a cluster to answer
+WAITING = "coatnet-search/waiting/"  # before a trial's name among Ray's own keys: what its process tells meanwhile
+WAITING_LOOK_S = 1.0
 STOP_GRACE_S = 30.0  # for running epochs to end, once a search is to stop
 _SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the record is the log
@@ -119,7 +123,8 @@ def joined(address: str | None) -> Iterator[None]:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SetupError(f"Ray did not start{f' at {address}' if address else ''}: {first}") from None
     try:
-        yield
+        with last_words(os.getpid()):
+            yield
     finally:
         ray.shutdown()
 
@@ -153,6 +158,8 @@ class _Live:
     begin: float
     reported: float = 0.0
     overrun: str | None = None
+    waited: float = 0.0  # seconds for which its process had waited for its device when it last reported
+    said: str = ""  # of whom it waits for
     nodes: Sequence[str] = ()  # where its processes are; none before it reported
 
     def __post_init__(self) -> None:
@@ -174,6 +181,12 @@ def _said(trial: TuneTrial) -> str | None:
     return path and Path(path).read_text(encoding="utf-8", errors="replace").partition("\n")[2].strip()
 
 
+def _waiting(trial_id: str) -> tuple[float, str]:
+    """Seconds for which a trial's process has waited for its device, as far as it has told, and for whom."""
+    told = _internal_kv_get(f"{WAITING}{trial_id}")
+    return tuple(json.loads(told)) if told else (0.0, "")
+
+
 class _Driver:
     """What the three hooks of Ray Tune share: the session, and which of Tune's trials is which task."""
 
@@ -182,6 +195,7 @@ class _Driver:
         self._tasks: dict[str, Task] = {}
         self._live: dict[str, _Live] = {}
         self._stopped_at: float | None = None
+        self._looked = 0.0
         self.error: SetupError | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -195,14 +209,16 @@ class _Driver:
         if task is None:
             return None if self._tasks else Searcher.FINISHED
         self._tasks[trial_id] = task
-        return {"task": json.dumps(task.to_dict())}  # one text: Tune flattens and copies what is nested
+        # the task as one text: Tune flattens and copies what is nested
+        return {"task": json.dumps(task.to_dict()), "trial": trial_id}
 
     def report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         task = self._tasks.get(trial_id)
         if task is None or "report" not in result:
             return
         if trial_id in self._live:
-            self._live[trial_id].reported, self._live[trial_id].nodes = time.monotonic(), result["nodes"]
+            live = self._live[trial_id]
+            live.reported, live.nodes, live.waited = time.monotonic(), result["nodes"], result["waited"]
         report = _report(json.loads(result["report"]))
         if report.state is not None:
             del self._tasks[trial_id]
@@ -244,8 +260,16 @@ class _Driver:
     def kill_overdue(self) -> None:
         """Kills the process of a trial that broke a limit of time and did not end by itself."""
         allowance, moment = self.session.study.allowance, time.monotonic()
+        if moment - self._looked < WAITING_LOOK_S:
+            return
+        self._looked = moment
         for live in self._live.values():
-            overrun = allowance.broken(moment - live.begin - HARD_GRACE_S, moment - live.reported - HARD_GRACE_S, 0)
+            waited, sentence = _waiting(live.trial.trial_id)
+            if sentence and sentence != live.said:
+                live.said = sentence
+                self._progress.say(f"trial {self._tasks[live.trial.trial_id].number} is {sentence}")
+            silent = moment - live.reported - max(0.0, waited - live.waited)
+            overrun = allowance.broken(moment - live.begin - waited - HARD_GRACE_S, silent - HARD_GRACE_S, 0)
             if overrun and not live.overrun and live.trial.temporary_state.ray_actor is not None:
                 live.overrun = str(overrun)
                 ray.kill(live.trial.temporary_state.ray_actor, no_restart=True)
@@ -336,8 +360,17 @@ class TrialActor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._trial, self._waited, self._said = new_config["trial"], self._waited_s(), ""
         self._reports = self._run(Task.from_dict(json.loads(new_config["task"])))
         return True
+
+    def _waited_s(self) -> float:
+        return self._evaluator.waited_s() if self._evaluator else 0.0
+
+    def _watch(self, seconds: float, sentence: str) -> None:
+        """Tells the driver, which hears of a trial once an epoch only, that this one waits for its device."""
+        self._said = sentence or self._said
+        _internal_kv_put(f"{WAITING}{self._trial}", json.dumps([seconds - self._waited, self._said]))
 
     def _run(self, task: Task) -> Iterator[Report]:
         resources = self._study.file.resources
@@ -349,6 +382,7 @@ class TrialActor(tune.Trainable):
                 threads=max(1, math.floor(resources.cpus)),
                 group=ProcessGroup(0, resources.workers),
                 together=self._team.rows if self._team else None,
+                watch=self._watch,
             )
         except (InputError, SetupError) as error:  # this node lacks what the driver's has
             failure = Failure(kind="setup", message=f"{platform.node()}: {error}")
@@ -362,7 +396,8 @@ class TrialActor(tune.Trainable):
         except WorkerLost as lost:
             raise RuntimeError(str(lost)) from None
         nodes = [ray.get_runtime_context().get_node_id(), *(self._team.nodes if self._team else ())]
-        return {"report": json.dumps(_report_values(report)), "done": report.state is not None, "nodes": nodes}
+        return {"report": json.dumps(_report_values(report)), "done": report.state is not None, "nodes": nodes,
+                "waited": self._waited_s() - self._waited}  # fmt: skip
 
 
 def _report_values(report: Report) -> dict[str, Any]:

@@ -5,9 +5,7 @@ A copy of the network is measured, so that the network itself keeps its mode, it
 
 import contextlib
 import copy
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +15,12 @@ from torch import Tensor, nn
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.fold_norms import fold_norms
 from coatnet_search.core.errors import SetupError
+from coatnet_search.training.compilation import Mode, Network, Replayed, check_compiler, compiled_whole
 from coatnet_search.training.device import exact_float32
 from coatnet_search.training.heap import keep_memory
 from coatnet_search.training.memory import is_out_of_memory
 
 BATCH_SIZE = {"cpu": 32, "cuda": 256}  # where none is asked for
-Network = Callable[[Tensor], Tensor]
 
 
 class MeasurementFailed(SetupError):
@@ -46,7 +44,7 @@ class Conditions:
     batch_size: int | Literal["best"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    compile: bool = False
+    compile: Mode = False
     fold: bool = False
     threads: int = 1
 
@@ -84,14 +82,6 @@ class Measured:
         return self.metrics[f"{first}_spread"] / self.metrics[first]
 
 
-def check_compiler(device: torch.device) -> None:
-    """Raises SetupError where torch.compile has no compiler for this device."""
-    names = [os.environ.get("CXX") or "g++"] if device.type == "cpu" else [os.environ.get("CC") or "gcc", "cc", "clang"]
-    if not any(shutil.which(name) for name in names):
-        raise SetupError(f"compilation is asked for and there is no compiler here (looked for {', '.join(names)}); "
-                         "install one or set conditions.compile to false")  # fmt: skip
-
-
 def images_of(arch: Arch, conditions: Conditions, batch_size: int, dtype: torch.dtype | None = None) -> Tensor:
     """Noise, always the same, (B, C, S, S): a GPU that multiplies zeros draws less power and clocks higher."""
     shape = (batch_size, arch.in_channels, arch.image_size, arch.image_size)
@@ -114,10 +104,9 @@ def compiled(model: nn.Module, conditions: Conditions) -> Network:
     """The model, compiled where the conditions say so. Raises SetupError where there is no compiler."""
     if not conditions.compile:
         return model
-    check_compiler(conditions.place)
-    torch.compiler.reset()  # graphs of earlier networks count against a limit, beyond which nothing is compiled
-    graph: Network = torch.compile(model, dynamic=False)
-    return graph
+    check_compiler(conditions.place, conditions.compile)
+    whole = compiled_whole(model)
+    return Replayed(whole) if conditions.compile == "graphs" else whole
 
 
 @contextlib.contextmanager

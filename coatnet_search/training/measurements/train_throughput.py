@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from coatnet_search.architecture.arch import Arch
+from coatnet_search.training.compilation import GraphedSteps, check_compiler, compiled_by_block
 from coatnet_search.training.device import exact_float32
 from coatnet_search.training.measurements.conditions import (
     Conditions,
     Measured,
-    compiled,
     images_of,
     named_failures,
     threads,
@@ -44,18 +44,22 @@ def _steps(model: nn.Module, arch: Arch, conditions: Conditions) -> Callable[[in
     """A training step at a batch size, of one copy of the model."""
     learner = copy.deepcopy(model).train().requires_grad_(True)
     learner = learner.to(memory_format=conditions.layout)  # type: ignore[call-overload]
-    network = compiled(learner, conditions)
+    network: nn.Module = learner
+    if conditions.compile:
+        check_compiler(conditions.place, conditions.compile)
+        network = compiled_by_block(learner)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, fused=True)
     loss = nn.CrossEntropyLoss()
 
     def at(size: int) -> Run:
         images = images_of(arch, conditions, size, torch.float32)
+        called = GraphedSteps(network) if conditions.compile == "graphs" else network
         labels = torch.arange(size, device=conditions.place) % arch.num_classes
 
         def step() -> None:
             optimizer.zero_grad()
             with torch.autocast(conditions.place.type, torch.bfloat16, enabled=conditions.precision == "bfloat16"):
-                logits = network(images)
+                logits = called(images)
             loss(logits.float(), labels).backward()
             optimizer.step()
 
