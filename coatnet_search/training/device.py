@@ -46,6 +46,7 @@ def software(device: torch.device) -> dict[str, Any]:
         return {}
     return {
         "tf32": {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32},
-        "torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "torch": torch.__version__, "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "driver": DRIVER.read_text(encoding="ascii").strip() if DRIVER.is_file() else None,
     }  # fmt: skip
