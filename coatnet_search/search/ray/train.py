@@ -27,7 +27,6 @@ from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
 
 MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
-LET_GO = "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S"  # for workers that wait for one that ended; Ray's default is 30
 MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
 
 Work = Callable[[Any, torch.device, ProcessGroup], None]  # what is asked as plain values, a worker's device, its place
@@ -82,7 +81,6 @@ def cluster(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault(LET_GO, "3")
     for name in ("ray", "ray.train", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
