@@ -166,7 +166,7 @@ def test_new_names_the_ends_and_asks_for_balanced_accuracy_which_a_study_is_sear
 
     made = call(capsys, "new", "--data", "photos")
     text = (tmp_path / "photos.yaml").read_text()
-    ran = call(capsys, "run", "photos.yaml", "--local", "--set", "search.trials=2", "recipe.epochs=1",
+    ran = call(capsys, "run", "photos.yaml", "--local", "--set", "search.trials=2", "recipe.epochs=8",
                "tracking.enabled=false", "measure=[]")  # fmt: skip
     frame = read_record("runs/photos")
     told = summarize(frame, study_of("runs/photos"))
