@@ -61,8 +61,8 @@ def reliability(what: str, world: str, told: Told) -> Iterator[Row]:
         own = (said >= low) & (said < high)
         if own.sum() >= 20:
             error = float(np.sqrt(max(said[own].mean() * (1 - said[own].mean()), 1e-9) / own.sum()))
-            yield Row(f"{what} {low:g} to {min(high, 1):g}", world, float(said[own].mean()), float(came[own].mean()), error,
-                      int(own.sum()))  # fmt: skip
+            name = f"{what} {low:g} to {min(high, 1):g}"
+            yield Row(name, world, float(said[own].mean()), float(came[own].mean()), error, int(own.sum()))
 
 
 # --- searches ---------------------------------------------------------------------------------------------------------
