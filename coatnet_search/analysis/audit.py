@@ -6,7 +6,6 @@ scores is estimated per layout: where the offsets differ by more than noise, lay
 not at all where the correction is not known. Every figure has an interval and needs ``LEAST`` networks (``ranking``).
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -269,10 +268,3 @@ def _bought(networks: Sequence[Network], hours: float | None) -> int | None:
     """How many stand-alone runs take as long as the supernet's training."""
     known = [one.wall_s for one in networks if one.wall_s]
     return int(hours * 3600 / float(np.mean(known))) if hours is not None and known else None
-
-
-def plain(found: Audit) -> dict[str, Any]:
-    """The audit as values that JSON knows."""
-    values = dataclasses.asdict(found)
-    values["networks"] = [{**one, "alone": list(one["alone"])} for one in values["networks"]]
-    return {**values, "bands": list(found.bands), "groups": list(values["groups"])}

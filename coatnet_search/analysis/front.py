@@ -239,11 +239,6 @@ def layouts_table(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> pd.Da
     return out.sort_values(f"best_{first}", ascending=sense == "min", kind="stable", ignore_index=True)
 
 
-def best_by_layout(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> dict[str, float]:
-    """The best validation accuracy of each layout's networks, best first."""
-    return {name: float(found.mean()) for name, found in _best_draws(frame, objectives).items()}
-
-
 def _best_draws(frame: pd.DataFrame, objectives: Mapping[str, Sense]) -> dict[str, Floats]:
     """Of each layout the accuracies, (draws,), that its best network may have; best first."""
     rows = comparable(frame, objectives)

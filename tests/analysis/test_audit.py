@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from frames import frame_of, trial
 
-from coatnet_search.analysis.audit import Audit, Network, audit, band_of, plain
+from coatnet_search.analysis.audit import Audit, Network, audit, band_of
 from coatnet_search.analysis.audit_decision import AuditDecision, corrected, decide, trusted
 from coatnet_search.analysis.front import separability
 from coatnet_search.strategies.problem import Problem
@@ -180,7 +180,7 @@ def test_a_metric_of_which_more_is_better_ranks_the_other_way() -> None:
 def test_the_same_networks_give_the_same_audit() -> None:
     first, again = (of(world(24), problem=PROBLEM, supernet_hours=0.4) for _ in range(2))
 
-    assert plain(first) == plain(again)
+    assert repr(first) == repr(again)
 
 
 def test_the_errors_of_a_correction_go_into_what_follows() -> None:
