@@ -131,8 +131,9 @@ def show_simulated(rows: pd.DataFrame) -> None:
 # --- decisions --------------------------------------------------------------------------------------------------------
 
 
-def cases(path: Path) -> Iterator[tuple[int, np.ndarray, float, list[str], np.ndarray, np.ndarray]]:
-    """(factor, sizes, T, arms, errors (arms, sizes, seeds), truth (arms,)) of each data set and factor."""
+def cases(path: Path) -> Iterator[tuple[int, np.ndarray, float, list[str], np.ndarray, np.ndarray, np.ndarray]]:
+    """(factor, sizes, T, arms, errors (arms, sizes, seeds), truth (arms,), mean error of all runs at the last size
+    (arms,)) of each data set and factor."""
     table = pd.read_parquet(path)
     for _, rows in table.groupby("dataset"):
         top = float(rows["x"].max())
@@ -147,12 +148,13 @@ def cases(path: Path) -> Iterator[tuple[int, np.ndarray, float, list[str], np.nd
             keep = np.isfinite(stack).all(axis=(1, 2)) & np.isfinite(truth)
             if keep.sum() >= 5 and len(sizes) >= 3:
                 arms = [str(arm) for arm in grids[0].index[keep]]
-                yield factor, np.array(sizes, float), top, arms, stack[keep], truth[keep]
+                shown = grids[0][sizes[-1]].to_numpy(dtype=float)
+                yield factor, np.array(sizes, float), top, arms, stack[keep], truth[keep], shown[keep]
 
 
 def decisions(path: Path, every: int) -> pd.DataFrame:
     rows = []
-    for number, (factor, x, top, arms, errors, truth) in enumerate(cases(path)):
+    for number, (factor, x, top, arms, errors, truth, _) in enumerate(cases(path)):
         if number // len(FACTORS) % every:
             continue
         seeds = errors.shape[2]

@@ -48,8 +48,11 @@ def _compare(first: Run, second: Run, x: str, y: str) -> None:
     names, sense = (first.name, second.name), sense_of(y, first.objectives)
     if same:
         st.markdown(words(conclusion(table, names, x, y, sense)))
-    st.caption("At each cost the best network of either study that costs no more. The band is the 95 % interval from "
-               "the number of validation images; the noise between seeds comes on top.")  # fmt: skip
+    else:
+        table[["low", "high"]] = math.nan  # the images' own noise, which is not shared, is not in the interval
+    st.caption("At each cost the best network of either study that costs no more, as its posterior mean: the luck of "
+               "the best of many is taken off. The band is the 95 % interval of the difference on the same "
+               "images.")  # fmt: skip
     draw(difference(table, names, x, y, theme=theme()), "difference")
     rows = table.to_dict("records")
     cells = {
