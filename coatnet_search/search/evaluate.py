@@ -97,6 +97,7 @@ class Evaluator:
         self._data: dict[int, Data] = {}
         self._peers = study.peers()
         self._inherited_networks: InheritedNetworks | None = None
+        self._step_before: torch.cuda.Event | None = None  # the end of the last step on a GPU that is shared
         self._last_inherited: tuple[str, CoAtNet] | None = (
             None  # the last network with inherited weights, by its trial's key
         )
@@ -257,11 +258,15 @@ class Evaluator:
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[None]:
-        """A step of training; on a GPU that trials share it is over when the GPU is done with it."""
+        """A step of training. On a GPU that trials share it is over when the GPU is done with the step before it: so a
+        measurement, which warms up first, finds at most one step queued, and launches need not wait for kernels."""
         with self._lock.shared():
             yield
             if self.device.type == "cuda" and self.study.file.resources.gpus < 1:
-                torch.cuda.synchronize(self.device)
+                done = torch.cuda.current_stream(self.device).record_event()
+                if self._step_before is not None:
+                    self._step_before.synchronize()
+                self._step_before = done
 
     def measure(self, task: Task) -> tuple[dict[str, float], dict[str, Any]]:
         """What the study measures of a network, and attributes: the ``conditions`` of each measurement, and which of

@@ -18,6 +18,7 @@ from coatnet_search.data.decode import square
 from coatnet_search.full.bundle import Bundle, Sight, read_bundle, write_bundle
 from coatnet_search.full.export import check, export_mlflow, export_onnx, export_safetensors, noise
 from coatnet_search.full.networks import Network
+from coatnet_search.full.predict import predict
 
 ARCH = Arch(
     image_size=16, in_channels=3, num_classes=4, stem=Stem(depth=1, width=8, stride=1),
@@ -202,6 +203,23 @@ def test_odd_images_are_seen_and_unusable_ones_named_beside_them(bundle, tmp_pat
     assert {Path(row["file"]).name for row in seen.json if row["problem"]} == set(unusable)
     assert all(len(row["classes"]) == 4 for row in seen.json if not row["problem"])
     assert f"{folder / 'bomb.png'}: " in seen.err
+
+
+def test_batches_that_are_decoded_ahead_keep_the_order_of_the_files(bundle, tmp_path, monkeypatch):
+    whole = [as_bytes(Image.new("RGB", (24, 24), (40 * i, 255 - 40 * i, 90)), ".png") for i in range(5)]
+    files = [tmp_path / f"{i}.png" for i in range(5)]
+    for i, (file, content) in enumerate(zip(files, whole, strict=True)):
+        file.write_bytes(b"no image" if i == 2 else content)
+
+    at_once = list(predict(read_bundle(tmp_path / "made"), files, device=torch.device("cpu")))
+    monkeypatch.setattr("coatnet_search.full.predict.BATCH", 2)
+    in_parts = list(predict(read_bundle(tmp_path / "made"), files, device=torch.device("cpu")))
+
+    assert [Path(row["file"]).name for row in in_parts] == [file.name for file in files]
+    assert [bool(row["problem"]) for row in in_parts] == [i == 2 for i in range(5)]
+    confidences = [[[one["confidence"] for one in row["classes"]] for row in rows] for rows in (at_once, in_parts)]
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(*confidences, strict=True))
+    assert list(predict(read_bundle(tmp_path / "made"), [], device=torch.device("cpu"))) == []
 
 
 def states(made: Path, **keys: Any) -> None:
