@@ -15,7 +15,7 @@ from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.data.image_file import Unreadable, quiet_decoder
 from coatnet_search.data.sources.listing import IMAGE_ENDINGS, read_file, read_folder, shown
 from coatnet_search.full.bundle import Bundle
-from coatnet_search.training.device import chosen_precision
+from coatnet_search.training.device import autocast, chosen_precision
 
 BATCH = 64  # images decoded and seen at once
 
@@ -48,11 +48,11 @@ def predict(bundle: Bundle, files: Sequence[Path], *, top: int = 5, device: torc
     ``problem``: why the file is no usable image, with no classes, else None. Files are decoded by a thread a core,
     those of the next batch while the network sees this one; a GPU computes in the precision that a study would take."""
     model = bundle.model.to(device)
-    bfloat16 = chosen_precision("auto", device) == "bfloat16"
+    precision = chosen_precision("auto", device)
     with quiet_decoder(), ThreadPoolExecutor(usable_cores()) as pool:
         for part, images in _decoded(bundle, files, pool):
             good = [image for image in images if isinstance(image, Tensor)]
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            with autocast(precision, device):
                 batch = bundle.sight.batch(torch.stack(good)).to(device) if good else None
                 shares = iter(confidences(bundle, model(batch)) if batch is not None else ())
             for file, image in zip(part, images, strict=True):

@@ -35,7 +35,7 @@ from coatnet_search.data.test_split import check_test, load_test
 from coatnet_search.full.bundle import WEIGHTS, Sight, write_bundle, write_json
 from coatnet_search.full.plan import Plan, Stage
 from coatnet_search.full.scores import Scores, over_seeds, score
-from coatnet_search.training.device import chosen_precision, describe, device_id
+from coatnet_search.training.device import autocast, chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.loop import train
 from coatnet_search.training.measurements.conditions import Conditions, MeasurementFailed
@@ -220,8 +220,7 @@ def _scores(plan: Plan, weights: Path, data: Data, device: torch.device) -> Scor
 
 def _autocast(plan: Plan, device: torch.device) -> AbstractContextManager[Any]:
     """The precision that the recipe trains with."""
-    bfloat16 = chosen_precision(plan.last.recipe.precision, device) == "bfloat16"
-    return torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext()
+    return autocast(chosen_precision(plan.last.recipe.precision, device), device)
 
 
 def _without_classes(scores: Scores) -> dict[str, Any]:

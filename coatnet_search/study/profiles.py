@@ -16,7 +16,7 @@ from coatnet_search.architecture.timm_names import check_name
 from coatnet_search.core.errors import InputError, SetupError
 from coatnet_search.core.quantities import show
 from coatnet_search.study.lookup import load_arch
-from coatnet_search.training.device import chosen_precision, describe, device_id
+from coatnet_search.training.device import Precision, chosen_precision, describe, device_id
 from coatnet_search.training.device_lock import DeviceLock
 from coatnet_search.training.measurements.by_stage import stage_times
 from coatnet_search.training.measurements.conditions import Conditions, MeasurementFailed
@@ -24,7 +24,7 @@ from coatnet_search.training.measurements.repeat_until_calm import Settled, meas
 
 MEASURED = "throughput_images_per_s"
 MEMORY_FORMATS: tuple[Literal["contiguous", "channels_last"], ...] = ("contiguous", "channels_last")
-PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 MOST_TIMED = 2e10  # multiply-adds an image; coatnet-2 at 224 pixels, some seconds on a CPU
 BatchSize = int | Literal["best"] | None
 

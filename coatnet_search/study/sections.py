@@ -37,8 +37,9 @@ class ConditionsSpec:
 
     batch_size: BatchSize = None
     """Images at once; best: doubled until it gains nothing; null: 32 on a CPU, 256 on a GPU. Latency has 1."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of weights and activations; in training, of activations. auto: bfloat16 on a GPU that has it, else float32."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of weights and activations; in training, of activations. auto: bfloat16 on a GPU that has it, float16 on one that
+    has only that, else float32."""
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     """How images and weights of convolutions lie in memory."""
     compile: Compile = False

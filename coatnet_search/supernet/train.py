@@ -221,7 +221,7 @@ class _SupernetRun(Run):
             else:
                 loss = self._divergence(logits, teacher[begin : begin + self.micro])
             loss = loss * (len(part) / len(images))
-            (loss * weight).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss * weight).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
             found.append(logits.detach())
         return total, torch.cat(found)
@@ -250,7 +250,7 @@ class _SupernetRun(Run):
                 stage = self._first_bad(layout, candidate, images)
                 raise _Spoiled(f"the loss of network {_text(candidate)} is {value}; the first values that are not "
                                f"finite: {stage}")  # fmt: skip
-        if not math.isfinite(total):
+        if not math.isfinite(total) and not self.scaler.is_enabled():  # which leaves such an update out by itself
             raise _Spoiled(f"the gradient of networks {', '.join(map(_text, candidates))} is {total}, first in "
                            f"{self._bad_parameter()}")  # fmt: skip
         first, usual = self.usual.get(layout, (values[0], values[0]))

@@ -1,11 +1,16 @@
 """A torch device -> its name in records and tables, its identity on this machine, and the precisions that it has."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 NATIVE_BFLOAT16 = 8  # compute capability (Ampere) from which matrix products are in bfloat16; older cards emulate them
+NATIVE_FLOAT16 = 7  # (Volta) from which they are in float16
+Precision = Literal["float32", "bfloat16", "float16"]
+DTYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}  # fmt: skip
 DRIVER = Path("/sys/module/nvidia/version")
 
 
@@ -23,14 +28,20 @@ def describe(device: torch.device) -> str:
     return f"cpu ({torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''})"
 
 
-def chosen_precision(
-    asked: Literal["auto", "float32", "bfloat16"], device: torch.device
-) -> Literal["float32", "bfloat16"]:
-    """What ``auto`` is on a device: bfloat16 on a GPU that has it natively, else float32."""
+def chosen_precision(asked: Literal["auto"] | Precision, device: torch.device) -> Precision:
+    """What ``auto`` is on a device: bfloat16 on a GPU that has it natively, float16 on one that has only that, else
+    float32."""
     if asked != "auto":
         return asked
-    native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= NATIVE_BFLOAT16
-    return "bfloat16" if native else "float32"
+    if device.type != "cuda":
+        return "float32"
+    capability = torch.cuda.get_device_capability(device)[0]
+    return "bfloat16" if capability >= NATIVE_BFLOAT16 else "float16" if capability >= NATIVE_FLOAT16 else "float32"
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Within it networks compute in this precision, as in training: weights stay float32."""
+    return torch.autocast(device.type, DTYPES[precision]) if precision != "float32" else nullcontext()
 
 
 def exact_float32(device: torch.device) -> None:

@@ -151,6 +151,8 @@ class Run:
         self.ema = ModelEmaV3(self.model, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.scorer = Scorer(recipe, data.num_classes, device, step_guard=step_guard, group=group)
+        # float16 gradients vanish unless the loss is scaled; elsewhere it passes everything on as it is
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.scorer.precision == "float16")
         weighted = recipe.class_balance == "weights"
         self.class_weights = class_weights(data.labels[self.regime], data.num_classes).to(device) if weighted else None
         self.called, self.micro = self.model, self._micro_batch()
@@ -293,8 +295,10 @@ class Run:
         self.optimizer.zero_grad()
         loss = self.gradients(step, images, labels, share)
         if self.recipe.clip_norm:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.ema:
             self.ema.update(self.model, step=step + 1)
         return loss
@@ -313,7 +317,7 @@ class Run:
                 loss = self.scorer.loss(logits.float(), targets, share, self.recipe.label_smoothing,
                                         self.class_weights)  # fmt: skip
                 loss = loss * (len(part) / len(images))
-                loss.backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
 
@@ -351,6 +355,8 @@ class Run:
             parts |= {f"ema.{name}": value for name, value in self.ema.module.state_dict().items()}
         for number, state in self.optimizer.state_dict()["state"].items():
             parts |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
+        for name, number in self.scaler.state_dict().items():  # none but for float16
+            parts[f"scaler.{name}"] = torch.tensor(number, dtype=torch.float64)
         return {name: value.detach().cpu().contiguous().clone() for name, value in parts.items()}
 
     def restore(self, found: Checkpoint) -> None:
@@ -368,6 +374,9 @@ class Run:
             state.setdefault(int(number), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         in_memory_format(self.optimizer)
+        if scale := part("scaler."):
+            kept = self.scaler.state_dict()
+            self.scaler.load_state_dict({name: type(kept[name])(value.item()) for name, value in scale.items()})
         if self.probed and found.history:  # BatchNorm goes on to see what it saw, where that fits
             self.micro = min(self.micro, int(found.history[-1].get("micro_batch", self.micro)))
 

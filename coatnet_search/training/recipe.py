@@ -43,7 +43,7 @@ class Recipe:
     init: Literal["normal", "fan_in"] = "normal"  # of the weights: see ``build.initialise``
     ema: float = 0.0  # decay of the moving average that is evaluated; 0: none
     bn_momentum: float = 0.1  # of BatchNorm's statistics, in torch's sense: the weight of the new batch
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 on a GPU that has it, else float32
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the half that a GPU has, else float32
     channels_last: bool = True
     # fields below came after the first records: see ``recipe_values``
     centre_crop: bool = True  # evaluate on the centre of images that were stored a little larger; false: on all of them

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from coatnet_search.core.errors import InputError
 from coatnet_search.data.batches import Batch
-from coatnet_search.training.device import chosen_precision
+from coatnet_search.training.device import autocast, chosen_precision
 from coatnet_search.training.process_group import SINGLE_PROCESS, ProcessGroup
 from coatnet_search.training.recipe import Recipe
 
@@ -47,10 +47,10 @@ class Scorer:
         self.recipe, self.num_classes, self.device = recipe, num_classes, device
         self.step_guard, self.group = step_guard, group
         self.sigmoid = BinaryCrossEntropy(smoothing=0.0, sum_classes=True)  # targets come smoothed
-        self.dtype = torch.bfloat16 if chosen_precision(recipe.precision, device) == "bfloat16" else None
+        self.precision = chosen_precision(recipe.precision, device)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext()
+        return autocast(self.precision, self.device)
 
     def loss(
         self, logits: Tensor, labels: Tensor, share: float = 1.0, smoothing: float = 0.0,

@@ -21,8 +21,10 @@ def key(study: Study) -> str:
     return study.key(study.space.decode(study.space.sample(np.random.default_rng(0))))
 
 
-@pytest.mark.parametrize(("capability", "chosen"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float32")])
-def test_automatic_precision_is_bfloat16_where_a_gpu_has_it(
+@pytest.mark.parametrize(
+    ("capability", "chosen"), [((9, 0), "bfloat16"), ((8, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")]
+)
+def test_automatic_precision_is_the_half_that_a_gpu_has(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], chosen: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)

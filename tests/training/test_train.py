@@ -1,6 +1,7 @@
 """The loop learns, repeats itself to the bit, resumes to the bit, and says why it stopped."""
 
 import contextlib
+import copy
 import dataclasses
 import json
 import os
@@ -343,6 +344,37 @@ def test_bfloat16_trains_under_autocast(data):
     rows = list(train(Net(), data, recipe(precision="bfloat16"), Budget(epochs=1, num_images=64), "cpu"))
 
     assert 0 < rows[0]["val_loss"] < 5
+
+
+def test_float16_trains_with_a_scaled_loss_and_goes_on_with_its_scale(data, tmp_path):
+    """Weights are near those of float32, gradients are far larger, and a resumed run is the same to the bit."""
+    half, budget = recipe(precision="float16"), Budget(epochs=2, num_images=64)
+    seen = []
+
+    class Watched(Net):
+        def __init__(self):
+            super().__init__()
+            last = list(self.parameters())[-1]
+            last.register_hook(lambda gradient: seen.append(float(gradient.abs().max())))
+
+    exact, scaled, whole = Watched(), Watched(), Watched()
+    for other in (scaled, whole):
+        other.load_state_dict(exact.state_dict())
+    again = copy.deepcopy(exact.state_dict())
+    list(train(exact, data, recipe(), budget, "cpu"))
+    plain = max(seen)
+    seen.clear()
+    rows = list(train(scaled, data, half, budget, "cpu"))
+    assert max(seen) > 1000 * plain
+    assert all(torch.allclose(a, b, atol=0.02) for a, b in
+               zip(exact.state_dict().values(), scaled.state_dict().values(), strict=True))  # fmt: skip
+
+    next(train(whole, data, half, budget, "cpu", checkpoint=tmp_path))
+    resumed = Watched()
+    resumed.load_state_dict(again)
+    found = list(train(resumed, data, half, budget, "cpu", checkpoint=tmp_path))
+    assert [row["train_loss"] for row in found] == [row["train_loss"] for row in rows]
+    assert found[-1]["val_loss"] == rows[-1]["val_loss"]
 
 
 def test_the_step_guard_is_held_during_every_step_and_free_between_epochs(data):

@@ -16,7 +16,7 @@ from coatnet_search.architecture.arch import Arch
 from coatnet_search.architecture.fold_norms import fold_norms
 from coatnet_search.core.errors import SetupError
 from coatnet_search.training.compilation import Mode, Network, Replayed, check_compiler, compiled_whole
-from coatnet_search.training.device import exact_float32
+from coatnet_search.training.device import DTYPES, Precision, exact_float32
 from coatnet_search.training.heap import keep_memory
 from coatnet_search.training.memory import is_out_of_memory
 
@@ -42,7 +42,7 @@ class Conditions:
 
     device: str = "cpu"
     batch_size: int | Literal["best"] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     compile: Mode = False
     fold: bool = False
@@ -54,7 +54,7 @@ class Conditions:
 
     @property
     def dtype(self) -> torch.dtype:
-        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return DTYPES[self.precision]
 
     @property
     def layout(self) -> torch.memory_format:

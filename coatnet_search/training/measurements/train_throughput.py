@@ -9,7 +9,7 @@ from torch import nn
 
 from coatnet_search.architecture.arch import Arch
 from coatnet_search.training.compilation import GraphedSteps, check_compiler, compiled_by_block
-from coatnet_search.training.device import exact_float32
+from coatnet_search.training.device import autocast, exact_float32
 from coatnet_search.training.measurements.conditions import (
     Conditions,
     Measured,
@@ -25,7 +25,7 @@ METRICS = ("train_images_per_s",)
 def measure(model: nn.Module, arch: Arch, conditions: Conditions) -> Measured:
     """``train_images_per_s``: the median of the repeats; images lie on the device, nothing is augmented.
 
-    Weights are float32; ``bfloat16`` is autocast, as in training. Nothing is folded: BatchNorm learns.
+    Weights are float32; a half precision is autocast, as in training. Nothing is folded: BatchNorm learns.
     """
     conditions = replace(conditions, fold=False)
     exact_float32(conditions.place)
@@ -58,7 +58,7 @@ def _steps(model: nn.Module, arch: Arch, conditions: Conditions) -> Callable[[in
 
         def step() -> None:
             optimizer.zero_grad()
-            with torch.autocast(conditions.place.type, torch.bfloat16, enabled=conditions.precision == "bfloat16"):
+            with autocast(conditions.precision, conditions.place):
                 logits = called(images)
             loss(logits.float(), labels).backward()
             optimizer.step()
