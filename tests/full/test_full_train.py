@@ -376,6 +376,32 @@ def test_two_workers_that_were_killed_in_an_epoch_go_on_to_the_weights_of_an_unb
         torch.testing.assert_close(value.float(), other[name].float(), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("device", "gpus", "on_gpus"), [(None, 2, True), (None, 0, False), ("cuda", 0, True),
+                                                         ("cpu", 2, False)])  # fmt: skip
+def test_a_cluster_decides_the_device_and_not_the_machine_that_starts_it(monkeypatch, device, gpus, on_gpus):
+    """``--device cuda`` on a cluster without GPUs is then refused by its room, and never trains on CPUs."""
+    from coatnet_search.full import distributed
+
+    monkeypatch.setattr(distributed, "gpus_in_cluster", lambda _address: gpus)
+
+    assert distributed.cluster_has_gpus(device, "10.0.0.1:6379") is on_gpus
+    with pytest.raises(InputError, match="--device cuda:1: each worker"):
+        distributed.cluster_has_gpus("cuda:1", "10.0.0.1:6379")
+
+
+@pytest.mark.ray
+def test_a_network_that_workers_trained_is_scored_on_a_worker(arch_file, tmp_path, capsys, monkeypatch):
+    def here(*_args):
+        raise AssertionError("scored by the process that started the training")
+
+    monkeypatch.setattr("coatnet_search.cli.commands.train.assess", here)
+    made = call(capsys, "train", arch_file, "--recipe", "digits", "--data", "digits", "--epochs", "1",
+                "--workers", "1", "--out", tmp_path / "made", "--set", *QUICK)  # fmt: skip
+
+    assert made.code == 0
+    assert (tmp_path / "made" / "result.json").is_file() and (tmp_path / "made" / "model.safetensors").is_file()
+
+
 def test_more_workers_than_devices_are_refused():
     from coatnet_search.search.ray.train import check_room
 

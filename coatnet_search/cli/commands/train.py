@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -44,7 +45,7 @@ def main(given: argparse.Namespace) -> int:
         return _print_recipes(given, screen)
     if not given.data:
         raise InputError("train needs --data: a folder of images, parquet files, or the name of a data set")
-    device = torch_device(given.device)
+    gpus, device = _devices(given)
     plan = make_plan(given.arch, given.recipe, given.data, sets=given.sets, seeds=given.seeds, epochs=given.epochs,
                      image_size=given.image_size, weights=given.weights)  # fmt: skip
     out = given.out or OUT / _slug(f"{given.arch}-{'-'.join(given.recipe)}")
@@ -56,7 +57,10 @@ def main(given: argparse.Namespace) -> int:
     prepare_out(plan, out)
     before = signal.signal(signal.SIGTERM, _stopped)
     try:
-        _train(plan, out, device, given, screen)
+        if given.workers:
+            result = _train_on_workers(plan, out, gpus, loaded, given, screen)
+        else:
+            _train(plan, out, device, screen)
     except KeyboardInterrupt:
         screen.note(f"stopped; the last whole epoch is kept. Resume with: {command(_words(given, out))}")
         raise
@@ -64,22 +68,38 @@ def main(given: argparse.Namespace) -> int:
         raise SetupError(str(error)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    result = assess(plan, out, device, loaded)
+    if not given.workers:
+        result = assess(plan, out, device, loaded)
     _show(result, out, screen)
     screen.result({"out": out, **result})
     return EXIT_DONE
 
 
-def _train(plan: Plan, out: Path, device: torch.device, given: argparse.Namespace, screen: Screen) -> None:
-    if given.workers:
-        from coatnet_search.full.distributed import train_distributed  # noqa: PLC0415  # Ray is imported where it is asked for
+def _devices(given: argparse.Namespace) -> tuple[bool, torch.device]:
+    """Whether workers have a GPU each, and the device of this process, which needs none where a cluster trains."""
+    if given.workers and given.address:
+        from coatnet_search.full.distributed import cluster_has_gpus  # noqa: PLC0415  # Ray is imported where it is asked for
 
-        screen.note(f"{given.workers} workers; the epochs so far are in {out / 'seed-N' / 'stage-N' / 'train.jsonl'}")
-        train_distributed(plan, out, given.workers, gpus=device.type == "cuda", address=given.address)
-        rows = [row for number in range(len(plan.stages)) for row in read_rows(out, plan.seeds[0], number + 1)]
-        if rows and (slow := slow_loader(rows[-1], decoding_workers(plan.data))):
-            screen.warn(slow)
-        return
+        return cluster_has_gpus(given.device, given.address), torch.device("cpu")
+    device = torch_device(given.device)
+    return device.type == "cuda", device
+
+
+def _train_on_workers(
+    plan: Plan, out: Path, gpus: bool, loaded: Sequence[str], given: argparse.Namespace, screen: Screen
+) -> dict[str, Any]:
+    from coatnet_search.full.distributed import train_distributed  # noqa: PLC0415  # Ray is imported where it is asked for
+
+    screen.note(f"{given.workers} workers with a {'GPU' if gpus else 'CPU'} each; the epochs so far are in "
+                f"{out / 'seed-N' / 'stage-N' / 'train.jsonl'}")  # fmt: skip
+    result = train_distributed(plan, out, given.workers, gpus=gpus, address=given.address, loaded=loaded)
+    rows = [row for number in range(len(plan.stages)) for row in read_rows(out, plan.seeds[0], number + 1)]
+    if rows and (slow := slow_loader(rows[-1], decoding_workers(plan.data))):
+        screen.warn(slow)
+    return result
+
+
+def _train(plan: Plan, out: Path, device: torch.device, screen: Screen) -> None:
     warned: set[str] = set()
 
     def watch(seed: int, number: int, row: Row) -> None:

@@ -29,7 +29,7 @@ from coatnet_search.training.loop import TrainingFailed
 from coatnet_search.training.process_group import ProcessGroup
 
 LOOK_S = 1.0  # between two looks at how the others are
-GRACE_S = 10.0  # for what befell one worker to reach all of them
+GRACE_S = 3.0  # for what befell one worker to reach all of them
 SILENCE_S = 1800.0  # longest wait of a worker for the others, in one step
 
 

@@ -8,8 +8,10 @@ import contextlib
 import logging
 import os
 import shutil
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from coatnet_search.training.process_group import ProcessGroup
 
 MAX_FAILURES = 3  # lost workers and nodes; a mistake in what is asked ends the training at once
 MISTAKE = "mistake.txt"  # what a worker could not go on from, in the training's folder
+LOOK_S = 0.5  # between two looks whether a worker wrote one
+LET_GO_S = "5"  # for workers to leave their process group; one that waits for another that is gone never does
 
 Work = Callable[[Any, torch.device, ProcessGroup], None]  # what is asked as plain values, a worker's device, its place
 
@@ -57,7 +61,7 @@ def on_workers(
                                  failure_config=FailureConfig(max_failures=max_failures)),
         )  # fmt: skip
         try:
-            trainer.fit()
+            _fit(trainer, out / MISTAKE)
         except Exception as error:
             if (out / MISTAKE).is_file():
                 raise InputError((out / MISTAKE).read_text(encoding="utf-8")) from None
@@ -68,11 +72,39 @@ def on_workers(
         raise InputError((out / MISTAKE).read_text(encoding="utf-8"))
 
 
+def _fit(trainer: TorchTrainer, mistake: Path) -> None:
+    """Until the workers are done, or one has written its mistake: Ray would first wait for the others, who wait for
+    that one. It ends them meanwhile, or with the cluster."""
+    os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", LET_GO_S)
+    done: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:  # told by the thread that waits
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    threading.Thread(target=fit, daemon=True).start()
+    while not done.done():
+        wait([done], timeout=LOOK_S)
+        if mistake.is_file():
+            return
+    done.result()
+
+
 def check_room(resources: Mapping[str, float], workers: int, gpus: bool) -> None:
     """Raises SetupError, with what there is, where the workers do not fit: Ray itself would wait for ever."""
     name = "GPU" if gpus else "CPU"
     if (have := int(resources.get(name, 0))) < workers:
         raise SetupError(f"{workers} workers: each needs a {name}, and there are {have}; ask for fewer or add nodes")
+
+
+def gpus_in_cluster(address: str) -> int:
+    """Raises SetupError where there is no cluster."""
+    with cluster(address):
+        return int(ray.cluster_resources().get("GPU", 0))
 
 
 @contextlib.contextmanager
