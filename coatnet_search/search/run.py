@@ -24,6 +24,7 @@ from coatnet_search.record.mirror.mlflow import start_mirror
 from coatnet_search.record.mirror.process import default_uri
 from coatnet_search.search.evaluate import Evaluator, closing_reports
 from coatnet_search.search.progress import Progress, SupernetProgress
+from coatnet_search.search.ray.measure import ClusterMeasuring
 from coatnet_search.search.ray.train import on_workers
 from coatnet_search.search.ray.tune import joined, run_on_ray
 from coatnet_search.search.session import Session
@@ -118,7 +119,7 @@ def run(study: Study, *, local: bool = False, address: str | None = None, worker
                 if not session.searched and not session.stopping:
                     _drive(session, folder, local, address, workers, mirror, deadline)
                 if session.searched and session.unmeasured():
-                    _measure_here(session, folder, deadline)
+                    _measure_finished(session, folder, local, address, deadline)
                 _tell_front(checked, folder)
         note = mirror.close(MIRROR_GRACE_S) if mirror else None
     failed = sum(trial.state == "failed" for trial in session.finished)
@@ -260,18 +261,20 @@ def _evaluator(study: Study, folder: Path, progress: Progress) -> Evaluator:
                      watch=lambda _seconds, sentence: progress.say(sentence) if sentence else None)  # fmt: skip
 
 
-def _measure_here(session: Session, folder: Path, deadline: float | None) -> None:
-    """``measure_when: end``: the finished trials one after another in this process, on this machine's device. One that
-    cannot be measured keeps its result, and its attributes say why."""
+def _measure_finished(session: Session, folder: Path, local: bool, address: str | None, deadline: float | None) -> None:
+    """``measure_when: end``: the finished trials one after another, in this process or in a worker of the cluster with
+    a trial's device. One that cannot be measured keeps its result, and its attributes say why."""
     with Progress(session, 1) as progress, stop_signals(session, deadline):
-        evaluator = _evaluator(session.study, folder, progress)
+        device: Evaluator | ClusterMeasuring = (
+            _evaluator(session.study, folder, progress) if local else ClusterMeasuring(session.study, folder, address)
+        )
         for task in session.unmeasured():
             if session.stopping:
                 return
             try:
                 if not session.measure(task):
                     raise Fault("killed", "its process ended while it was measured, as often as faults.retries allows")
-                metrics, attributes = evaluator.measure(task)
+                metrics, attributes = device.measure(task)
             except (MeasurementFailed, Fault) as error:
                 metrics, attributes = {}, {"conditions": {}, "not_measured": str(error)}
             session.measured(task, metrics, attributes)

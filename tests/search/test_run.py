@@ -337,7 +337,7 @@ def test_measuring_at_the_end_comes_after_the_search_and_adds_to_each_finished_t
 
 def test_measuring_at_the_end_is_resumed_where_it_was_stopped(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("coatnet_search.search.run._measure_here", lambda *given: None)
+        patch.setattr("coatnet_search.search.run._measure_finished", lambda *given: None)
         cut = run(study(3, "good", *AT_THE_END), local=True, runs=tmp_path)
 
     rest = run(study(3, "good", *AT_THE_END), local=True, runs=tmp_path)
@@ -347,6 +347,18 @@ def test_measuring_at_the_end_is_resumed_where_it_was_stopped(tmp_path, monkeypa
     assert rest.complete and read_record(rest.run)["throughput_images_per_s"].gt(0).all()
     ends = [event["number"] for event in read_events(again.run) if event["event"] == "terminal"]
     assert ends == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.ray
+def test_on_a_cluster_a_worker_with_a_trials_device_measures_at_the_end(tmp_path, monkeypatch):
+    def here(*_given):
+        raise AssertionError("measured by the driver")
+
+    monkeypatch.setattr("coatnet_search.search.run._evaluator", here)
+
+    outcome = run(study(2, "good", *AT_THE_END), local=False, runs=tmp_path)
+
+    assert outcome.complete and read_record(outcome.run)["throughput_images_per_s"].gt(0).all()
 
 
 def test_one_that_cannot_be_measured_at_the_end_keeps_its_result_and_says_why(tmp_path, monkeypatch):

@@ -133,7 +133,7 @@ def test_whole_numbers_may_be_written_with_an_exponent() -> None:
         ("question:", "conditions: {batch_size: 0}\nquestion:",
          "x.yaml:1: conditions.batch_size: expected a whole number of at least 1, best, or null, got 0"),
         ("question:", "conditions: {precision: half}\nquestion:",
-         "x.yaml:1: conditions.precision: expected 'auto', 'float32' or 'bfloat16', got 'half'"),
+         "x.yaml:1: conditions.precision: expected 'auto', 'float32', 'bfloat16' or 'float16', got 'half'"),
         ("question:", "measure_when: later\nquestion:",
          "x.yaml:1: measure_when: expected 'start' or 'end', got 'later'"),
         ("error: min", "error: less", "x.yaml:5: objectives.error: expected 'min' or 'max', got 'less'"),
