@@ -8,18 +8,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from coatnet_search.cli.doctor_cluster import cluster_findings
+from coatnet_search.cli.finding import Finding, State
 from coatnet_search.core.cores import usable_cores
 from coatnet_search.core.errors import InputError, SetupError
 
@@ -28,23 +28,10 @@ HEAVY = ("torch", "torchvision", "timm", "ray", "mlflow", "optuna")  # imported,
 DISK_MIB = (1024, 5 * 1024)  # less free: a problem, a warning
 SHARED_MIB = 1024  # of /dev/shm for Ray's object store; in a container it is often 64 MiB
 SERVER_TIMEOUT_S = 3.0
-SKEW_S = 2.0  # between clocks
 STEP_TIMEOUT_S = 300.0
 STEP = f"from {__name__} import training_step; training_step()"  # what a process of its own runs
 PLAINER = {"ONEDNN_MAX_CPU_ISA": "AVX2"}  # oneDNN without its kernels for AVX-512, which have crashed before
 MISMATCH = "torchvision::"  # in the error of a torchvision that was built for another torch
-
-State = Literal["fine", "warning", "problem"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at. ``mend`` is empty where nothing is to be done."""
-
-    check: str
-    state: State
-    found: str
-    mend: str = ""
 
 
 def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Path("runs"),
@@ -54,14 +41,16 @@ def examine(study: str | None = None, sets: Sequence[str] = (), runs: Path = Pat
     findings = [_python(), *_packages()]
     broken = {finding.check for finding in findings if finding.state == "problem"}
     importable = not broken & {*HEAVY, "python"}
-    findings += _gpus() if "torch" not in broken else []
+    findings += _gpus() if "torch" not in broken and address is None else []  # of a cluster its nodes' count
     findings += [_disk(runs), *_shared_memory(importable), *(_cache() if importable else [])]
     findings += [_training()] if importable else []
     findings += [_busy()] if shutil.which("nvidia-smi") else []
+    have: Mapping[str, float] | None = None
     if address is not None and importable:
-        findings += _cluster(address, runs)
+        of_nodes, have = cluster_findings(address, runs)
+        findings += of_nodes
     if study is not None and importable:
-        findings += _study(study, sets)
+        findings += _study(study, sets, have)
     elif study is not None:
         findings.append(Finding(check="study", state="warning", found="not looked at", mend="mend the above first"))
     return findings
@@ -219,52 +208,7 @@ def training_step() -> None:
         assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
-# --- a cluster -------------------------------------------------------------------------------------------------------
-
-
-def _cluster(address: str, runs: Path) -> list[Finding]:
-    cluster, nodes = (importlib.import_module(f"coatnet_search.search.ray.{name}") for name in ("tune", "nodes"))
-    try:
-        with cluster.joined(address):
-            before = time.time()
-            told = nodes.on_every_node(nodes.facts)
-            waited = time.time() - before
-            own = nodes.facts()
-            shared = nodes.storage_problems(runs / "doctor")
-    except SetupError as error:
-        return [Finding(check="cluster", state="problem", found=str(error), mend="start it, or give its --address")]
-    finally:
-        shutil.rmtree(runs / "doctor", ignore_errors=True)
-    return [*_versions(own, told), _clocks(before, waited, told), _shared(runs, len(told), shared)]
-
-
-def _versions(own: Mapping[str, Any], told: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """What is installed on the nodes against what is installed here."""
-    hosts = ", ".join(str(node["host"]) for node in told)
-    yield Finding(check="cluster", state="fine", found=f"{len(told)} nodes: {hosts}")
-    for name in ("python", "ray", "torch", "timm", "coatnet-search"):
-        others = sorted({f"{node[name]} on {node['host']}" for node in told if node[name] != own[name]})
-        if others:
-            state: State = "warning" if name in ("torch", "timm") else "problem"
-            yield Finding(check=f"{name} of nodes", state=state, found=f"{own[name]} here, {'; '.join(others[:3])}",
-                          mend="give all nodes the same environment or image")  # fmt: skip
-
-
-def _clocks(before: float, waited: float, told: Sequence[Mapping[str, Any]]) -> Finding:
-    """Each node's clock was read at some moment between ``before`` and ``waited`` seconds later."""
-    skews = {str(node["host"]): max(before - node["clock"], node["clock"] - before - waited, 0.0) for node in told}
-    host = max(skews, key=lambda name: skews[name])
-    if skews[host] <= SKEW_S:
-        return Finding(check="clocks", state="fine", found=f"within {max(skews[host], 0.1):.1f} s")
-    return Finding(check="clocks", state="warning", found=f"{host} is {skews[host]:.0f} s off",
-                   mend="set it by NTP (chronyd): times in records, and logins to storage, depend on it")  # fmt: skip
-
-
-def _shared(runs: Path, count: int, problems: Sequence[str]) -> Finding:
-    if not problems:
-        return Finding(check="storage", state="fine", found=f"{count} nodes see {runs}")
-    return Finding(check="storage", state="problem", found="; ".join(problems[:3]),
-                   mend="give run --runs on storage that all nodes mount at the same place")  # fmt: skip
+# --- disk and memory --------------------------------------------------------------------------------------------------
 
 
 def _disk(runs: Path) -> Finding:
@@ -306,11 +250,11 @@ def _cache() -> list[Finding]:
 # --- a study ---------------------------------------------------------------------------------------------------------
 
 
-def _study(name: str, sets: Sequence[str]) -> Iterator[Finding]:
+def _study(name: str, sets: Sequence[str], have: Mapping[str, float] | None) -> Iterator[Finding]:
     study = importlib.import_module("coatnet_search.study.load").load_study(name, sets)
     yield Finding(check="study", state="fine", found=study.name)
     yield _data(study)
-    yield from _resources(study)
+    yield from _resources(study) if have is None else _resources_of_cluster(study, have)
     yield from _server(study.file.tracking.uri)
 
 
@@ -336,6 +280,17 @@ def _resources(study: Any) -> Iterator[Finding]:
         for text in importlib.import_module("coatnet_search.study.plan").gpu_warnings(study):
             what, _, mend = text.rpartition("; ")
             yield Finding(check="gpu memory", state="problem", found=what, mend=mend)
+
+
+def _resources_of_cluster(study: Any, have: Mapping[str, float]) -> Iterator[Finding]:
+    """``have``: CPUs and GPUs of all nodes; nothing where none answered, which is a finding of its own."""
+    resources = study.file.resources
+    for name, each in (("CPU", resources.cpus), ("GPU", resources.gpus)):
+        asked = each * resources.workers
+        if have and asked > have.get(name, 0):
+            found = f"a trial asks for {asked:g}, the cluster has {have.get(name, 0):g} in all"
+            yield Finding(check=f"{name.lower()}s", state="problem", found=found,
+                          mend=f"change resources.{name.lower()}s, or start with more nodes")  # fmt: skip
 
 
 def _server(uri: str | None) -> list[Finding]:

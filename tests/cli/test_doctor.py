@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from command_line import call
 
-from coatnet_search.cli import doctor
-from coatnet_search.cli.doctor import Finding, examine
+from coatnet_search.cli import doctor, doctor_cluster
+from coatnet_search.cli.doctor import examine
+from coatnet_search.cli.finding import Finding
 
 STEP = doctor.STEP
 
@@ -194,7 +195,7 @@ OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.13.0", "timm": "1.0.31",
 def test_nodes_with_other_versions_are_told() -> None:
     told = [{**OWN, "host": "one"}, {**OWN, "host": "two", "ray": "2.59.0", "torch": "2.12.0"}]
 
-    findings = list(doctor._versions(OWN, told))
+    findings = list(doctor_cluster.versions(OWN, told))
 
     assert found(findings, "cluster").found == "2 nodes: one, two"
     assert found(findings, "ray of nodes").state == "problem"
@@ -205,20 +206,63 @@ def test_nodes_with_other_versions_are_told() -> None:
 
 @pytest.mark.parametrize(("clock", "state"), [(100.5, "fine"), (103.5, "fine"), (130.0, "warning"), (60.0, "warning")])
 def test_a_clock_that_is_off_by_more_than_the_answer_took_is_told(clock: float, state: str) -> None:
-    finding = doctor._clocks(100.0, 2.0, [{"host": "one", "clock": 101.0}, {"host": "two", "clock": clock}])
+    finding = doctor_cluster.clocks(100.0, 2.0, [{"host": "one", "clock": 101.0}, {"host": "two", "clock": clock}])
 
     assert finding.state == state
     assert ("two" in finding.found) == (state == "warning")
 
 
 def test_storage_that_is_not_shared_and_a_cluster_that_is_not_there_are_told() -> None:
-    shared = doctor._shared(Path("runs"), 2, ["node two does not share runs"])
-    gone = doctor._cluster("127.0.0.1:9", Path("runs"))
+    shared = doctor_cluster.shared(Path("runs"), 2, ["node two does not share runs"])
+    gone, have = doctor_cluster.cluster_findings("127.0.0.1:9", Path("runs"))
 
     assert shared.state == "problem"
     assert "--runs on storage" in shared.mend
     assert [finding.state for finding in gone] == ["problem"]
     assert "no Ray at 127.0.0.1:9" in gone[0].found
+    assert not have
+
+
+def gpu(name: str, capability: str) -> dict[str, str]:
+    return {"name": name, "memory": "81559 MiB", "driver": "550.1", "capability": capability}
+
+
+def test_gpus_are_those_of_the_nodes_and_types_that_differ_are_told() -> None:
+    built = ["sm_75", "sm_80", "sm_90", "compute_90"]
+    one = {"host": "one", "built_for": built, "gpus": [gpu("H100", "9.0"), gpu("H100", "9.0")]}
+    two, bare = {**one, "host": "two", "gpus": [gpu("A40", "8.6")]}, {**one, "host": "bare", "gpus": []}
+    old = {**one, "host": "old", "gpus": [gpu("GTX 1080", "6.1")]}
+
+    alike = list(doctor_cluster.gpus([one, one, bare]))
+    mixed = list(doctor_cluster.gpus([one, two]))
+    foreign = list(doctor_cluster.gpus([old]))
+
+    assert [finding.state for finding in alike] == ["fine"]
+    assert alike[0].found == "2 nodes with 2 x H100 (81559 MiB, driver 550.1); 1 node with no GPU"
+    assert [finding.state for finding in mixed] == ["warning"] and "resources.accelerator" in mixed[0].mend
+    assert found(foreign, "torch for gpus").state == "problem"
+    assert found(foreign, "torch for gpus").found.startswith("GTX 1080 on old, whose torch is built for sm_75")
+
+
+@pytest.mark.parametrize(
+    ("built_for", "capability", "runs"),
+    [(["sm_80"], "8.6", True), (["sm_86"], "8.0", False), (["sm_80"], "9.0", False), (["compute_80"], "12.0", True),
+     (["sm_90a"], "9.0", True), ([], "9.0", False)],
+)  # fmt: skip
+def test_a_torch_runs_on_cards_that_it_was_built_for(built_for: list[str], capability: str, runs: bool) -> None:
+    assert doctor_cluster.runs_on(built_for, capability) is runs
+
+
+def test_a_study_is_held_against_the_cluster_where_one_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    there = {"CPU": 64.0, "GPU": 2.0}
+    monkeypatch.setattr(doctor, "cluster_findings", lambda *_given: ([], there))
+
+    fine = examine("quickstart", ["resources.gpus=1"], address="10.0.0.1:6379")
+    small = examine("quickstart", ["resources.gpus=4"], address="10.0.0.1:6379")
+
+    assert not [finding for finding in fine if finding.check in ("gpus", "gpu")]
+    assert found(small, "gpus").found == "a trial asks for 4, the cluster has 2 in all"
 
 
 def test_whoever_computes_on_a_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,8 @@
 import argparse
 import dataclasses
 
-from coatnet_search.cli.doctor import Finding, examine
+from coatnet_search.cli.doctor import examine
+from coatnet_search.cli.finding import Finding
 from coatnet_search.core.errors import EXIT_DONE, EXIT_ENVIRONMENT, InputError
 from coatnet_search.core.screen import Screen
 

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import socket
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from coatnet_search.core.errors import InputError, SetupError
@@ -156,10 +158,30 @@ def reach(uri: str) -> str | None:
 
 
 def facts() -> dict[str, Any]:
-    """On a node: its name, what is installed there, and its clock (Unix time in seconds)."""
+    """On a node: its name, what is installed there, its GPUs and what its torch is built for, and its clock (Unix time
+    in seconds)."""
     versions = {name: importlib.metadata.version(name) for name in ("ray", "torch", "timm")}
-    return {"host": platform.node(), "python": platform.python_version(), **versions,
-            "coatnet-search": code_version(), "clock": time.time()}  # fmt: skip
+    flags = getattr(torch._C, "_cuda_getArchFlags", lambda: None)()  # torch.cuda tells it only where a GPU is lent
+    return {"host": platform.node(), "python": platform.python_version(), **versions, "gpus": gpus_of_node(),
+            "built_for": (flags or "").split(), "coatnet-search": code_version(), "clock": time.time()}  # fmt: skip
+
+
+def gpus_of_node() -> list[dict[str, str]]:
+    """``name``, ``memory``, ``driver`` and compute ``capability`` of each GPU that nvidia-smi names, lent or not."""
+    names = ("name", "memory", "driver", "capability")
+    query = "--query-gpu=name,memory.total,driver_version,compute_cap"
+    try:
+        done = subprocess.run(["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True,
+                              timeout=REACH_S * 4, check=False)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line.split(", ") for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
+    return [dict(zip(names, line, strict=True)) for line in lines if len(line) == len(names)]
+
+
+def in_all() -> dict[str, float]:
+    """CPUs and GPUs of all living nodes."""
+    return fitting(ray.nodes(), None)
 
 
 def has(data: str) -> str | None:
