@@ -19,6 +19,7 @@ from coatnet_search.data.source import Encoded, Pixels, Source
 from coatnet_search.data.value_range import special_values
 
 LIMIT_BYTES = 2 << 30
+KEPT_SHARE = 1 / 8  # of a GPU's free memory: images beyond it stay in the machine's, and batches are copied
 SMALL_SIDE = 96  # equal squares up to this side are kept as they are, whatever size is trained at
 
 
@@ -75,8 +76,14 @@ def decoded(source: Source, index: Index, reading: Reading, side: int) -> NDArra
     return pixels
 
 
+def holds(device: torch.device, count: int) -> bool:
+    """Whether a device is to hold so many bytes of images beside what trains on it."""
+    return device.type != "cuda" or count <= KEPT_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
 class InMemory:
-    """Batches of images that all lie on the device. Numbers are positions in the index."""
+    """Batches of images that all lie on the device, or in the machine's memory where a GPU has little. Numbers are
+    positions in the index."""
 
     def __init__(self, pixels: NDArray[np.uint8], shown: int) -> None:
         self.pixels, self.shown = torch.from_numpy(pixels), shown
@@ -90,9 +97,9 @@ class InMemory:
         return int(self.pixels.shape[-1]), self.shown
 
     def on(self, device: torch.device) -> Tensor:
-        """(N, C, F, F) uint8 on ``device``, copied there once."""
+        """(N, C, F, F) uint8 on ``device``, copied there once; on the CPU where they are too many for it."""
         if device not in self._there:
-            self._there[device] = self.pixels.to(device)
+            self._there[device] = self.pixels.to(device) if holds(device, self.pixels.nbytes) else self.pixels
         return self._there[device]
 
     def train(
@@ -107,14 +114,15 @@ class InMemory:
     ) -> Iterator[Tensor]:
         """Augmented float batches (B, C, side, side) in 0..255, in the given order; each has ``batch_size`` images, or
         one worker's ``part`` of them."""
-        pixels, numbers = self.on(device), numbers.to(device)
+        pixels = self.on(device)
+        numbers = numbers.to(pixels.device)
         random = generator(*seeds, 1)
         choices = draw_choices(recipe, len(numbers), device, random)
         layers, magnitude, own = recipe.randaugment_layers, recipe.randaugment_magnitude, batch_size // part[1]
         change = RandAugment(layers, magnitude, len(numbers), random, batch=own, device=device) if layers else None
         for begin in range(part[0] * own, len(numbers), batch_size):
             end = begin + own
-            images = pixels.index_select(0, numbers[begin:end])
+            images = pixels.index_select(0, numbers[begin:end]).to(device)
             images = augment(images, choices.part(begin, end), self.shown, side)
             yield change(images, begin, end) if change else images
 
@@ -122,7 +130,8 @@ class InMemory:
         self, numbers: Tensor, batch_size: int, side: int, device: torch.device, whole: bool = False
     ) -> Iterator[Tensor]:
         """Float batches (B, C, side, side) in 0..255 without augmentation."""
-        pixels, numbers = self.on(device), numbers.to(device)
+        pixels = self.on(device)
+        numbers = numbers.to(pixels.device)
         shown = int(pixels.shape[-1]) if whole else self.shown
         for begin in range(0, len(numbers), batch_size):
-            yield centre(pixels.index_select(0, numbers[begin : begin + batch_size]), shown, side)
+            yield centre(pixels.index_select(0, numbers[begin : begin + batch_size]).to(device), shown, side)
