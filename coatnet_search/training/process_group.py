@@ -27,10 +27,14 @@ class ProcessGroup:
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model as it is called in training: gradients are the mean over the workers'. BatchNorm's statistics are
-        those of a worker's own images; the first worker's running ones count."""
+        those of a worker's own images; the first worker's running ones count, and are sent to all in each step. Buffers
+        of whole numbers (places in attention's tables, counts of steps) are alike in all and not sent."""
         if self.size == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        fixed = [name for name, buffer in model.named_buffers() if not buffer.is_floating_point()]
+        wrapper = nn.parallel.DistributedDataParallel
+        wrapper._set_params_and_buffers_to_ignore_for_model(model, fixed)  # type: ignore[no-untyped-call]
+        return wrapper(model, device_ids=[device] if device.type == "cuda" else None)
 
     def mean(self, values: Tensor) -> Tensor:
         """The workers' mean of a tensor; waits for all of them."""

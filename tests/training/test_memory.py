@@ -16,7 +16,7 @@ from coatnet_search.data.spec import DataSpec
 from coatnet_search.training.budget import Budget
 from coatnet_search.training.checkpoint import Checkpoint
 from coatnet_search.training.loop import Run
-from coatnet_search.training.memory import activation_bytes, images_at_once, training_bytes
+from coatnet_search.training.memory import activation_bytes, images_at_once, limit_share, training_bytes
 from coatnet_search.training.process_group import SINGLE_PROCESS
 from coatnet_search.training.recipe import make_recipe, recipe_values
 
@@ -171,3 +171,14 @@ def test_an_average_of_the_weights_and_a_blended_batch_are_held_too() -> None:
 
     assert image == image_more
     assert held_more - held == 4 * 1000 + 64 * 3 * 32 * 32 * 4
+
+
+@pytest.mark.parametrize(("share", "fraction"), [(0.25, 0.25), (1.0, 1.0), (2.0, 1.0)])
+def test_a_process_that_shares_a_gpu_takes_no_more_than_its_part(monkeypatch, share, fraction):
+    told = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: told.append(given))
+
+    limit_share(torch.device("cuda", 1), share)
+    limit_share(torch.device("cpu"), share)
+
+    assert told == [(fraction, 1)]
