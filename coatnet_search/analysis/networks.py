@@ -125,7 +125,7 @@ class _About:
         self.layouts = first["layout"].astype(str).to_numpy()
         cost = next((values for name in ("macs", "params") if np.isfinite(values := numbers(first, name)).all()), None)
         known = cost if cost is not None and cost.max() > 0 else np.ones(len(first))
-        self.cost = np.log(np.maximum(known, 1e-9 * known.max()))
+        self.cost = np.log(np.maximum(known, max(1e-9 * known.max(), np.finfo(float).tiny)))
         self.features = _features(first)
         self.offsets: Mapping[str, Mapping[str, float]] = rows.attrs.get(OFFSETS) or {}
         self.scatter: Mapping[str, float] = rows.attrs.get(SCATTER) or {}

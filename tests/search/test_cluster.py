@@ -29,7 +29,7 @@ def ray_here(tmp_path_factory):
     marks = tmp_path_factory.mktemp("marks")
     os.environ["TRAINERS_MARKS"] = str(marks)
     os.environ.update(_SETTINGS)  # as a Ray that the tool starts by itself has them
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
     del os.environ["TRAINERS_MARKS"]

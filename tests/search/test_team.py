@@ -33,7 +33,7 @@ def ray_here():
     import ray
 
     os.environ.update(_SETTINGS)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 
